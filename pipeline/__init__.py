@@ -1,0 +1,1 @@
+"""The engine room: shards, plans and engines. It names no concrete stage."""

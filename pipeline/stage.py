@@ -1,0 +1,420 @@
+"""The contract between the engine room and the stages.
+
+A stage is a frozen pydantic model: its fields are the recipe's keys, the help, the JSON schema and the fingerprint.
+It offers a tuple of steps of four kinds; engines run steps and never know stages. The one trade-off: a step's function
+travels to a worker as (stage settings, step name), never as a pickled callable, so it must be a method of its stage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DOCUMENT = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("lang", pa.string()),
+        pa.field("lang_score", pa.float32()),
+        pa.field("meta", pa.string()),
+    ]
+)
+"""The columns every document has; stages that score add one struct column each."""
+
+PAYLOAD = pa.field("payload", pa.large_binary())
+"""Undecoded bytes of a page (HTML), from ingest to extract; null where the document already has its text."""
+
+DROP = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field(
+            "broken",
+            pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float32()), ("limit", pa.float32())])),
+        ),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("similarity", pa.float32()),
+    ]
+)
+"""One row per dropped document; `rule` is the first of `broken`."""
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+        pa.field("head", pa.large_binary()),
+    ]
+)
+"""One row per bad record: `reason` is a short slug, `head` the record's first bytes (`HEAD_BYTES` at most)."""
+
+HEAD_BYTES = 4096
+DOCUMENTS = "documents"
+SOURCES = "sources"
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """What a step hands on for the rows it has just read.
+
+    rows: the step's own output (kept documents, bands, packed rows). drops, quarantine: batches of `DROP`, `QUARANTINE`.
+    aside: further named outputs, declared by the step. counters: integers, summed over all tasks of the stage.
+    """
+
+    rows: pa.RecordBatch | None = None
+    drops: pa.RecordBatch | None = None
+    quarantine: pa.RecordBatch | None = None
+    aside: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A piece of input that one ingest task reads.
+
+    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does not depend
+    on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which of the
+    stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
+    """
+
+    path: str
+    name: str
+    start: int = 0
+    end: int = -1
+    input: int = 0
+    size: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a step's function may know of where it runs; equal for every engine and number of workers.
+
+    stage: the folder's name ("05-quality"). index: the number of this shard, partition or source; count: how many there are.
+    artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
+    beside: partition `index` of the step named by `Each.beside`. folder: where a Fold's finish or a Once writes.
+    scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in the output.
+    limit: at most so many records from this source, or None.
+    """
+
+    stage: str
+    seed: int
+    index: int
+    count: int
+    folder: Path
+    scratch: Path
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    source: Source | None = None
+    beside: pa.Table | None = None
+    limit: int | None = None
+    report: Callable[[Mapping[str, Any]], None] = field(default=lambda _: None)
+
+
+StepRun = Callable[[Iterator[pa.RecordBatch], Task], Iterator[Emit]]
+"""Reads one shard (batch by batch) or one sorted partition, yields what comes of it."""
+
+
+@dataclass(frozen=True)
+class Each:
+    """Shard → shard: task k reads shard k of `reads` and writes shard k.
+
+    schema: of `rows`, given or computed from the incoming schema. beside: an earlier Exchange of this stage with
+    `by="shard"`, whose partition k is handed over as `task.beside`. aside: schemas of the named outputs.
+    keep: the output stays in the stage's folder under the step's name (a stage's last step always stays).
+    """
+
+    name: str
+    run: StepRun
+    schema: pa.Schema | Callable[[pa.Schema], pa.Schema]
+    reads: str = DOCUMENTS
+    beside: str | None = None
+    aside: Mapping[str, pa.Schema] = field(default_factory=dict)
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Rows regrouped by key and totally ordered.
+
+    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of one key
+    meet in one partition. order: further columns that make the order total: `(key, *order)` must never tie, or ties
+    must be alike. gather: reads a partition's rows in that order, in batches of bounded size (the rows of one key may span
+    batches); None hands the rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into partitions of
+    about `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's documents.
+    """
+
+    name: str
+    scatter: StepRun
+    scattered: pa.Schema
+    key: str
+    order: tuple[str, ...]
+    schema: pa.Schema
+    gather: StepRun | None = None
+    reads: str = DOCUMENTS
+    by: Literal["hash", "shard"] = "hash"
+    partition_bytes: int = 64 << 20
+    aside: Mapping[str, pa.Schema] = field(default_factory=dict)
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Shards → one artifact, a folder.
+
+    map: per shard, partial rows (None: `reads` is small already and is read as it is). finish: reads all partials in shard
+    order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order, so finish
+    need not be commutative to give the same bytes for any number of workers.
+    """
+
+    name: str
+    finish: Callable[[Iterator[pa.RecordBatch], Task], Mapping[str, int]]
+    partial: pa.Schema
+    map: StepRun | None = None
+    reads: str = DOCUMENTS
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Once:
+    """Everything so far → one folder, in a process of its own with all the cores; it may resume from what it left there.
+
+    run: gets the paths of the shards of `reads`, writes into `task.folder`, returns counters.
+    """
+
+    name: str
+    run: Callable[[Sequence[Path], Task], Mapping[str, int]]
+    reads: str = DOCUMENTS
+    keep: bool = True
+
+
+Step = Each | Exchange | Fold | Once
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a stage's settings that its types cannot tell: `loc` is the path of keys to the setting."""
+
+    loc: tuple[str | int, ...]
+    message: str
+
+
+class Stage(BaseModel):
+    """Settings and behaviour of one stage.
+
+    version: raise it when the same settings give another answer. gives: "documents", "rows" (packed) or "artifact" (the
+    documents stay where they are). needs: names of artifacts; a field of the same name may point to another run's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+    gives: ClassVar[Literal["documents", "rows", "artifact"]] = "documents"
+    reads: ClassVar[Literal["sources", "documents", "rows"]] = "documents"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def steps(self) -> tuple[Step, ...]:
+        """The stage's steps, in order; the last one's output is the stage's."""
+        raise TypeError(f"{type(self).__name__} defines no steps()")
+
+    def check(self, folders: Sequence[Path]) -> list[Problem]:
+        """Problems that only the machine can tell: missing files, extras not installed. folders: where relative paths start."""
+        return []
+
+    def sources(self, folders: Sequence[Path]) -> list[Source]:
+        """The pieces of input, in order, never depending on the number of workers; only for stages that read sources."""
+        return []
+
+    @classmethod
+    def column(cls) -> str:
+        """The name of this stage's struct column of scores: its class's name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+class Map(Stage):
+    """Text in, text out: a stage that rewrites documents and drops none."""
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same rows, in the same order, with the same columns."""
+        raise TypeError(f"{type(self).__name__} defines no apply()")
+
+    def steps(self) -> tuple[Step, ...]:
+        """One pass over the shards."""
+        return (Each("map", each_batch(lambda batch, task: Emit(rows=self.apply(batch))), schema=lambda s: s),)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule's verdict on a batch of n documents: scores float32[n] (NaN: not computed), limit, broken bool[n]."""
+
+    name: str
+    scores: NDArray[np.float32]
+    limit: float
+    broken: NDArray[np.bool_]
+
+
+def at_most(name: str, scores: Iterable[float], limit: float) -> Rule:
+    """A rule broken by scores over the limit."""
+    values = np.asarray(scores, dtype=np.float32)
+    return Rule(name, values, limit, values > np.float32(limit))
+
+
+def at_least(name: str, scores: Iterable[float], limit: float) -> Rule:
+    """A rule broken by scores under the limit."""
+    values = np.asarray(scores, dtype=np.float32)
+    return Rule(name, values, limit, values < np.float32(limit))
+
+
+class Filter(Stage):
+    """Judge, never rewrite: a stage that keeps or drops documents and writes every rule's score beside them."""
+
+    def judge(self, batch: pa.RecordBatch) -> Sequence[Rule]:
+        """Every rule's verdict on the batch, in the order in which a drop names them."""
+        raise TypeError(f"{type(self).__name__} defines no judge()")
+
+    def rules(self) -> tuple[str, ...]:
+        """The names `judge` returns, in order; found by judging an empty batch unless a stage says otherwise."""
+        return tuple(rule.name for rule in self.judge(pa.RecordBatch.from_pylist([], schema=DOCUMENT)))
+
+    def steps(self) -> tuple[Step, ...]:
+        """One pass over the shards."""
+        return (Each("judge", each_batch(self._judge), schema=self._schema),)
+
+    def _schema(self, incoming: pa.Schema) -> pa.Schema:
+        column = pa.field(self.column(), pa.struct([(rule, pa.float32()) for rule in self.rules()]))
+        return with_field(incoming, column)
+
+    def _judge(self, batch: pa.RecordBatch, task: Task) -> Emit:
+        return verdict(with_scores(batch, self.column(), rules := tuple(self.judge(batch))), rules, task)
+
+
+def with_field(schema: pa.Schema, new: pa.Field) -> pa.Schema:
+    """The schema with a field added at its end, or replaced where one has that name."""
+    place = schema.get_field_index(new.name)
+    return schema.append(new) if place < 0 else schema.set(place, new)
+
+
+def with_column(batch: pa.RecordBatch, new: pa.Field, values: pa.Array) -> pa.RecordBatch:
+    """The batch with a column added at its end, or replaced where one has that name."""
+    place = batch.schema.get_field_index(new.name)
+    columns = list(batch.columns)
+    columns[place if place >= 0 else len(columns) :] = [values] if place < 0 else [values, *columns[place + 1 :]]
+    return pa.RecordBatch.from_arrays(columns, schema=with_field(batch.schema, new))
+
+
+def with_scores(batch: pa.RecordBatch, column: str, rules: Sequence[Rule]) -> pa.RecordBatch:
+    """The batch with the rules' scores in one struct column, null where a score is NaN."""
+    fields = [pa.field(rule.name, pa.float32()) for rule in rules]
+    arrays = [pa.array(rule.scores, pa.float32(), from_pandas=True) for rule in rules]
+    if not fields:
+        return batch
+    return with_column(batch, pa.field(column, pa.struct(fields)), pa.StructArray.from_arrays(arrays, fields=fields))
+
+
+def verdict(batch: pa.RecordBatch, rules: Sequence[Rule], task: Task, counters: Mapping[str, int] | None = None) -> Emit:
+    """Splits a batch by its rules: kept rows, and drops that name every rule broken with score and limit."""
+    broken = np.zeros(len(batch), np.bool_)
+    for rule in rules:
+        broken |= rule.broken
+    if not broken.any():
+        return Emit(rows=batch, counters=counters or {})
+    where = np.flatnonzero(broken)
+    reasons = [
+        [{"rule": r.name, "score": float(r.scores[i]), "limit": r.limit} for r in rules if r.broken[i]] for i in where
+    ]
+    drops = drop_rows(batch.take(pa.array(where)), task, [r[0]["rule"] for r in reasons], broken=reasons)
+    return Emit(rows=batch.filter(pa.array(~broken)), drops=drops, counters=counters or {})
+
+
+def drop_rows(
+    batch: pa.RecordBatch,
+    task: Task,
+    rule: Sequence[str],
+    broken: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+    duplicate_of: Sequence[str | None] | None = None,
+    similarity: Sequence[float | None] | None = None,
+) -> pa.RecordBatch:
+    """Documents that are to be dropped → a `DROP` batch."""
+    n = len(batch)
+    columns = {
+        "id": batch["id"],
+        "source": batch["source"],
+        "stage": pa.array([task.stage] * n, pa.string()),
+        "rule": pa.array(rule, pa.string()),
+        "broken": pa.array(broken if broken is not None else [[]] * n, DROP.field("broken").type),
+        "text": batch["text"],
+        "duplicate_of": pa.array(duplicate_of if duplicate_of is not None else [None] * n, pa.string()),
+        "similarity": pa.array(similarity if similarity is not None else [None] * n, pa.float32()),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=DROP)
+
+
+def quarantine_rows(records: Iterable[tuple[str, str, str, str, bytes]], task: Task) -> pa.RecordBatch:
+    """(id, source, reason, detail, bytes) of bad records → a `QUARANTINE` batch."""
+    rows = [(i, s, task.stage, reason, detail, data[:HEAD_BYTES]) for i, s, reason, detail, data in records]
+    columns = list(zip(*rows, strict=True)) or [[] for _ in QUARANTINE]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, QUARANTINE, strict=True)], schema=QUARANTINE
+    )
+
+
+def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
+    """Makes a step's `run` from a function on one batch.
+
+    Where the function raises, the batch is tried again row by row, and each row that still raises is quarantined
+    with the exception as its reason: one document that breaks a library never ends a run.
+    """
+
+    def run(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        for batch in batches:
+            try:
+                emit = function(batch, task)
+            except (ImportError, MemoryError):
+                raise
+            except Exception as error:  # a hostile document may raise anything; the row that did is found below
+                yield from _one_by_one(function, batch, task, error)
+            else:
+                yield emit
+
+    return run
+
+
+def _one_by_one(
+    function: Callable[[pa.RecordBatch, Task], Emit], batch: pa.RecordBatch, task: Task, error: Exception
+) -> Iterator[Emit]:
+    for k in range(len(batch)):
+        row = batch.slice(k, 1)
+        try:
+            emit = function(row, task) if len(batch) > 1 else None
+        except Exception as own:
+            error, emit = own, None
+        if emit is not None:
+            yield emit
+            continue
+        text = row["text"][0].as_py() or ""
+        detail = f"{type(error).__name__}: {error}"[:500]
+        bad = (row["id"][0].as_py(), row["source"][0].as_py(), "stage_error", detail, text.encode()[:HEAD_BYTES])
+        yield Emit(quarantine=quarantine_rows([bad], task))
+
+
+def resolve(path: str, folders: Sequence[Path]) -> Path:
+    """A path of the recipe: absolute as it is, relative from the first folder where it (or its glob's parent) exists."""
+    for folder in folders:
+        if (folder / path).exists():
+            return folder / path
+    return folders[0] / path if folders else Path(path)

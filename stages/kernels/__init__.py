@@ -1,0 +1,1 @@
+"""Hot loops over Arrow buffers: numpy and numba only, compiled when first called, cached on disk."""
