@@ -326,7 +326,9 @@ def with_scores(batch: pa.RecordBatch, column: str, rules: Sequence[Rule]) -> pa
     return with_column(batch, pa.field(column, pa.struct(fields)), pa.StructArray.from_arrays(arrays, fields=fields))
 
 
-def verdict(batch: pa.RecordBatch, rules: Sequence[Rule], task: Task, counters: Mapping[str, int] | None = None) -> Emit:
+def verdict(
+    batch: pa.RecordBatch, rules: Sequence[Rule], task: Task, counters: Mapping[str, int] | None = None
+) -> Emit:
     """Splits a batch by its rules: kept rows, and drops that name every rule broken with score and limit."""
     broken = np.zeros(len(batch), np.bool_)
     for rule in rules:
@@ -410,6 +412,11 @@ def _one_by_one(
         detail = f"{type(error).__name__}: {error}"[:500]
         bad = (row["id"][0].as_py(), row["source"][0].as_py(), "stage_error", detail, text.encode()[:HEAD_BYTES])
         yield Emit(quarantine=quarantine_rows([bad], task))
+
+
+def text_array(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
+    """Bytes of valid UTF-8 and n + 1 offsets that start at 0 → a large_string array of n texts, without a copy."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 def resolve(path: str, folders: Sequence[Path]) -> Path:

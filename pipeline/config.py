@@ -1,0 +1,316 @@
+"""A recipe: YAML → checked stages, or every error at once with file:line:column and the nearest right word.
+
+Reads one YAML file (safe load only) and `--set` overrides; writes nothing. Importing user stages runs their code: a recipe that
+names `use: my_stages:NoShouting` is as trusted as the file it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.stage import Problem, Stage
+
+Loc = tuple[str | int, ...]
+
+
+class Settings(BaseModel):
+    """A recipe's own keys, beside its stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field("run", description="What the run is called; its folder is runs/NAME unless --out says otherwise.")
+    seed: int = Field(0, ge=0, description="Seeds every choice that is left to chance; same seed, same bytes.")
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="Share of a stage's records in quarantine at which the run stops."
+    )
+
+
+@dataclass(frozen=True)
+class Use:
+    """One stage of a recipe: its name in the recipe, `module:Class`, and the checked object."""
+
+    name: str
+    ref: str
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. folders: where its relative paths start, in order."""
+
+    path: Path
+    settings: Settings
+    uses: tuple[Use, ...]
+    folders: tuple[Path, ...]
+
+
+class RecipeError(Exception):
+    """Everything that is wrong with a recipe, one message a line."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        """Keeps the messages apart, for --json."""
+        super().__init__("\n".join(messages))
+        self.messages = list(messages)
+
+
+class _Source:
+    """The YAML tree and where its keys stand."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.lines = path, text.splitlines()
+        self.tree = YAML(typ="rt").load(text)
+        self.overridden: set[Loc] = set()
+
+    def at(self, loc: Loc) -> tuple[int, int] | None:
+        """Line and column, from 1, of the deepest key of `loc` that is in the file."""
+        node, place = self.tree, (1, 1)
+        for key in loc:
+            try:
+                mark = node.lc.data[key]
+                node = node[key]
+            except (AttributeError, KeyError, IndexError, TypeError):
+                break
+            place = (mark[0] + 1, mark[1] + 1)
+        return place
+
+    def message(self, loc: Loc, text: str) -> str:
+        """file:line:column, what is wrong, and the line itself."""
+        if any(loc[: len(o)] == o for o in self.overridden):
+            return f"--set {dotted(loc)}: {text}"
+        line, column = self.at(loc) or (1, 1)
+        shown = self.lines[line - 1].rstrip() if line <= len(self.lines) else ""
+        where = f" ({dotted(loc)})" if loc else ""
+        return f"{self.path}:{line}:{column}: {text}{where}\n    {shown.strip()}"
+
+
+def dotted(loc: Loc) -> str:
+    """("stages", 3, "keep") → "stages[3].keep"."""
+    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in loc).lstrip(".")
+
+
+def stage_refs() -> Mapping[str, str]:
+    """The stages that come with Gristmill: name → module:Class."""
+    refs: Mapping[str, str] = importlib.import_module("stages").STAGES
+    return refs
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe. Raises RecipeError with every problem found."""
+    source = _parse(path)
+    errors = _override(source, overrides)
+    tree = _plain(source.tree)
+    if not isinstance(tree, dict):
+        raise RecipeError([source.message((), "a recipe is a mapping with a list of stages")])
+    items = tree.pop("stages", None)
+    settings = _settings(source, tree, errors)
+    folders = tuple(dict.fromkeys([Path.cwd(), path.resolve().parent]))
+    if not isinstance(items, list) or not items:
+        errors.append(source.message(("stages",), "`stages` must be a list of at least one stage"))
+        items = []
+    uses = [_use(source, k, item, folders, errors) for k, item in enumerate(items)]
+    good = [use for use in uses if use is not None]
+    if len(good) == len(uses):
+        errors += [source.message(p.loc, p.message) for p in order_problems(good)]
+    for k, use in enumerate(uses):
+        found = use.stage.check(folders) if use else []
+        errors += [source.message(("stages", k, *p.loc), p.message) for p in found]
+    if errors:
+        raise RecipeError(errors)
+    return Recipe(path, settings or Settings(), tuple(good), folders)
+
+
+def order_problems(uses: Sequence[Use]) -> list[Problem]:
+    """Stages that come before what they read."""
+    problems, given = [], {"sources"}
+    for k, use in enumerate(uses):
+        stage = use.stage
+        if stage.reads not in given:
+            before = "an `ingest`" if stage.reads == "documents" else "a `pack`"
+            problems.append(Problem(("stages", k, "use"), f"`{use.name}` reads {stage.reads}: put {before} before it"))
+        missing = [n for n in stage.needs if n not in given and getattr(stage, n, None) is None]
+        problems += [
+            Problem(
+                ("stages", k, "use"), f"`{use.name}` needs a `{n}` stage before it, or `{n}: PATH` of another run's"
+            )
+            for n in missing
+        ]
+        given |= {use.name, stage.gives if stage.gives != "artifact" else use.name}
+    return problems
+
+
+def _parse(path: Path) -> _Source:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError([f"{path}: no such recipe; `gristmill init` writes one to start from"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError([f"{path}: cannot be read: {error}"]) from None
+    try:
+        return _Source(path, text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise RecipeError([f"{path}{place}: not YAML: {error.problem}"]) from None
+
+
+def _override(source: _Source, overrides: Sequence[str]) -> list[str]:
+    """Puts each `K=V` into the tree; the messages of those that cannot be."""
+    errors = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        loc = _locate(source.tree, key)
+        if not equals or loc is None:
+            errors.append(f"--set {text}: {_no_such_key(source.tree, key) if equals else 'expected KEY=VALUE'}")
+            continue
+        node = source.tree
+        for part in loc[:-1]:
+            node = node[part] if isinstance(part, int) else node.setdefault(part, {})
+        node[loc[-1]] = YAML(typ="safe").load(io.StringIO(value))
+        source.overridden.add(loc)
+    return errors
+
+
+def _names(tree: Any) -> list[str]:
+    items = tree.get("stages") if isinstance(tree, dict) else None
+    return [str(item.get("use")) if isinstance(item, dict) else "" for item in items or []]
+
+
+def _locate(tree: Any, key: str) -> Loc | None:
+    """stages.pack.sequence_length or stages[8].sequence_length → the path in the tree; None where no stage is meant."""
+    parts = re.findall(r"[^.\[\]]+", key)
+    if not parts:
+        return None
+    if parts[0] != "stages":
+        return tuple(parts)
+    names = _names(tree)
+    if len(parts) < 3:
+        return None
+    which = [k for k, name in enumerate(names) if parts[1] in (name, str(k))]
+    return ("stages", which[0], *parts[2:]) if len(which) == 1 else None
+
+
+def _no_such_key(tree: Any, key: str) -> str:
+    return f"no single stage is meant by {key!r}; stages here: {', '.join(_names(tree))} (or stages[0].key)"
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(k): _plain(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_plain(v) for v in node]
+    return node
+
+
+def _settings(source: _Source, tree: dict[str, Any], errors: list[str]) -> Settings | None:
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        errors += _messages(source, (), error, Settings)
+        return None
+
+
+def _use(source: _Source, k: int, item: Any, folders: Sequence[Path], errors: list[str]) -> Use | None:
+    loc: Loc = ("stages", k)
+    if not isinstance(item, dict) or not isinstance(item.get("use"), str):
+        errors.append(source.message(loc, "each stage is a mapping with `use: NAME`"))
+        return None
+    settings = {key: value for key, value in item.items() if key != "use"}
+    try:
+        ref, kind = find_stage(item["use"], folders)
+    except LookupError as error:
+        errors.append(source.message((*loc, "use"), str(error.args[0])))
+        return None
+    try:
+        return Use(kind.column() if ":" in item["use"] else item["use"], ref, kind.model_validate(settings))
+    except ValidationError as error:
+        errors += _messages(source, loc, error, kind)
+        return None
+
+
+def find_stage(use: str, folders: Sequence[Path] = ()) -> tuple[str, type[Stage]]:
+    """A stage's name or `module:Class` → its reference and class. Raises LookupError with a message for people."""
+    refs = stage_refs()
+    if use not in refs and ":" not in use:
+        raise LookupError(f"no stage is called `{use}`{nearest(use, refs)}; the stages are {', '.join(refs)}")
+    ref = refs.get(use, use)
+    import sys  # noqa: PLC0415 - only to find a user's module beside the recipe
+
+    sys.path += [str(f) for f in folders if str(f) not in sys.path]
+    module, _, name = ref.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"`{use}` cannot be loaded: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Stage)):
+        raise LookupError(f"`{use}` is not a Stage")
+    return ref, kind
+
+
+def nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
+    """ ", did you mean `x`?" or nothing."""
+    found = difflib.get_close_matches(word, list(words), 1, 0.6)
+    return f", did you mean `{found[0]}`?" if found else ""
+
+
+def _messages(source: _Source, loc: Loc, error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    messages = []
+    for item in error.errors(include_url=False):
+        inner: Loc = tuple(item["loc"])
+        text = item["msg"]
+        if item["type"] == "extra_forbidden":
+            fields = _fields(kind, inner[:-1])
+            text = f"unknown key `{inner[-1]}`{nearest(str(inner[-1]), fields)}"
+        elif item["type"] != "missing":
+            text = f"{text}, got {item['input']!r}"[:300]
+        messages.append(source.message((*loc, *inner), text))
+    return messages
+
+
+def _fields(kind: type[BaseModel], inner: Loc) -> list[str]:
+    """The keys allowed where `inner` leads, as far as nested models tell."""
+    for key in inner:
+        field = kind.model_fields.get(str(key))
+        nested = getattr(field, "annotation", None)
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            break
+        kind = nested
+    return list(kind.model_fields)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with every stage that comes with Gristmill, for editors."""
+    definitions: dict[str, Any] = {}
+    options = []
+    for name in stage_refs():
+        _, kind = find_stage(name)
+        own = kind.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= own.pop("$defs", {})
+        own["properties"] = {
+            "use": {"const": name, "description": own.get("description", "")},
+            **own.get("properties", {}),
+        }
+        own["required"] = ["use", *own.get("required", [])]
+        definitions[f"stage_{name}"] = own
+        options.append({"$ref": f"#/$defs/stage_{name}"})
+    foreign = {"type": "object", "properties": {"use": {"type": "string", "pattern": ":"}}, "required": ["use"]}
+    whole = Settings.model_json_schema()
+    whole["properties"]["stages"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*options, foreign]}}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Gristmill recipe",
+        "type": "object",
+        "properties": whole["properties"],
+        "required": ["stages"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

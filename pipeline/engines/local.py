@@ -1,0 +1,192 @@
+"""Tasks on processes of this machine: spawned, single-threaded, long-lived; a dead worker's task is tried again.
+
+One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever ended
+the parent. Tasks that want all the cores run in a process of their own. Starting a worker costs about half a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from pipeline.engines import Report, TaskError
+from pipeline.engines.work import TaskResult, TaskSpec, run_task
+
+ATTEMPTS = 3
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class LocalEngine:
+    """Runs tasks on `workers` processes, started when first needed and kept until `close`."""
+
+    def __init__(self, workers: int) -> None:
+        """Starts nothing yet."""
+        self.workers = workers
+        self._idle: list[_Worker] = []
+
+    def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
+        """Results as tasks end; see `Engine.run`."""
+        todo = deque((spec, 1) for spec in specs)
+        busy: list[_Worker] = []
+        try:
+            while todo or busy:
+                while todo and len(busy) < self.workers:
+                    spec, attempt = todo.popleft()
+                    worker = _Worker(wide=True) if spec.wide else self._take()
+                    worker.start(spec, attempt)
+                    busy.append(worker)
+                for worker in _ready(busy):
+                    outcome = worker.receive(report)
+                    if outcome is None:
+                        continue
+                    busy.remove(worker)
+                    if isinstance(outcome, TaskResult):
+                        self._put(worker)
+                        yield outcome
+                    else:
+                        todo.appendleft(_again(worker, outcome, report))
+        except BaseException:
+            for worker in busy:
+                worker.kill()
+            raise
+
+    def close(self) -> None:
+        """Ends the idle workers."""
+        for worker in self._idle:
+            worker.kill()
+        self._idle.clear()
+
+    def _take(self) -> _Worker:
+        return self._idle.pop() if self._idle else _Worker(wide=False)
+
+    def _put(self, worker: _Worker) -> None:
+        if worker.wide:
+            worker.kill()
+        else:
+            self._idle.append(worker)
+
+
+class _Died(Exception):  # noqa: N818 - it is what happened, never raised to a caller
+    """The worker's process ended without an answer."""
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, *, wide: bool) -> None:
+        context = mp.get_context("spawn")
+        self.wide = wide
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, wide), daemon=not wide)
+        with _environment({} if wide else ONE_THREAD):
+            self.process.start()
+        theirs.close()
+
+    def start(self, spec: TaskSpec, attempt: int) -> None:
+        """Hands the task over; a worker that is dead already shows when its answer is awaited."""
+        self.spec, self.attempt = spec, attempt
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(spec.model_dump_json())
+
+    def receive(self, report: Report) -> TaskResult | _Died | None:
+        """A result, a death, or None for mere news. Raises TaskError where the task itself failed."""
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return _Died(_cause(self.process.exitcode))
+        if kind == "news":
+            report({"task": self.spec.key, **value})
+            return None
+        if kind == "failed":
+            self.kill()
+            raise TaskError(f"{self.spec.stage} ({self.spec.key}): {value['message']}", value["trace"])
+        return TaskResult.model_validate_json(value)
+
+    def kill(self) -> None:
+        """Ends the process at once: nothing that it has not committed counts."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
+    ready = wait([worker.pipe for worker in busy])
+    return [worker for worker in busy if worker.pipe in ready]
+
+
+def _again(worker: _Worker, died: _Died, report: Report) -> tuple[TaskSpec, int]:
+    spec, attempt = worker.spec, worker.attempt
+    if attempt >= ATTEMPTS:
+        files = ", ".join(spec.inputs[:1]) or (spec.source or {}).get("path", "")
+        raise TaskError(f"{spec.stage} ({spec.key}): its worker died {ATTEMPTS} times ({died}) while reading {files}")
+    report({"task": spec.key, "retry": attempt, "cause": str(died)})
+    return spec, attempt + 1
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"{name}, often a lack of memory" if name == "SIGKILL" else name
+    return f"exit code {code}"
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Sets variables for a process that is about to be spawned, and puts them back."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, wide: bool) -> None:
+    """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if not wide:
+        import pyarrow as pa  # noqa: PLC0415 - only now are the thread limits set
+
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
+
+    def report(news: dict[str, Any]) -> None:
+        pipe.send(("news", dict(news)))
+
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            spec = TaskSpec.model_validate_json(pipe.recv())
+            try:
+                answer: tuple[str, Any] = ("done", run_task(spec, report).model_dump_json())
+            except Exception as error:  # noqa: BLE001 - whatever a task raises is told to the parent, which stops the run
+                message = f"{type(error).__name__}: {error}"
+                answer = ("failed", {"message": message, "trace": traceback.format_exc()})
+            pipe.send(answer)
+
+
+def _die_with_parent() -> None:
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,256 @@
+"""Parquet shards: written whole or not at all, never changed, listed by a manifest that is written last.
+
+Reads and writes `part-*.parquet` (zstd) and `_manifest.json`. One row group is one batch, cut by the rows' own sizes at about
+8 MB whatever batches came in, so that the bytes do not depend on how rows arrived; a batch of it in memory is the price.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+ROW_GROUP_BYTES = 8 << 20
+ROW_GROUP_ROWS = 1 << 14
+SHARD_BYTES = 64 << 20
+MANIFEST = "_manifest.json"
+LOW_CARDINALITY = frozenset({"lang", "stage", "rule", "reason"})
+
+
+class File(BaseModel):
+    """A file of a stage's folder: its name below that folder, rows (0 if not Parquet), size and sha256."""
+
+    name: str
+    rows: int = 0
+    bytes: int
+    text_bytes: int = 0
+    sha256: str
+
+
+class Rows(BaseModel):
+    """The books of a stage, in documents (or packed rows, for a stage that reads those)."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every row read is accounted for."""
+        return self.read == self.kept + self.dropped + self.quarantined
+
+
+class Manifest(BaseModel):
+    """What a finished stage says of itself; its presence means done. It holds no time, host or number of workers."""
+
+    format: int = 1
+    stage: str
+    use: str
+    version: int
+    gives: str
+    fingerprint: str
+    settings: dict[str, Any]
+    parent: str | None
+    artifacts: dict[str, str]
+    rows: Rows
+    rules: dict[str, int]
+    counters: dict[str, int]
+    files: dict[str, list[File]]
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the stage's own shards, in order."""
+        return [file.name for file in self.files.get("rows", [])]
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a stage's folder, or None where the stage is not done."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON (keys sorted) to a temporary name, syncs it, renames it."""
+    data = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    with temporary.open("wb") as file:
+        file.write(data)
+    commit(temporary, path)
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside `path` that no other process uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Syncs a finished file, renames it into place and syncs the folder."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path, root: Path, rows: int = 0, text_bytes: int = 0) -> File:
+    """A committed file's entry in the manifest of the stage whose folder is `root`."""
+    name = path.relative_to(root).as_posix()
+    return File(name=name, rows=rows, bytes=path.stat().st_size, text_bytes=text_bytes, sha256=sha256_file(path))
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A shard's rows, one record batch per row group (about 8 MB of text, one document at least)."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=columns, use_threads=False).combine_chunks()
+            yield from table.to_batches()
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a shard, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """Bytes of each row's variable-length columns: int64[n]."""
+    sizes = np.zeros(len(batch), np.int64)
+    for column in batch.columns:
+        kind = column.type
+        if pa.types.is_large_string(kind) or pa.types.is_string(kind) or _is_bytes(kind):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_primitive(kind.value_type):
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+            sizes += lengths.astype(np.int64) * (kind.value_type.bit_width // 8)
+    return sizes
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+class ShardWriter:
+    """Writes one stream of batches to `folder/stem.parquet`, and on to `stem_001.parquet` … once `roll` bytes are passed.
+
+    A file takes its name when it is whole. Nothing is written for an empty stream unless `even_empty`. Key-value metadata of
+    the first batch's schema goes into the file. Raises pa.ArrowInvalid where a batch does not have the columns of `schema`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        stem: str,
+        schema: pa.Schema,
+        *,
+        roll: int | None = None,
+        even_empty: bool = True,
+    ) -> None:
+        self.root, self.folder, self.stem, self.schema = root, folder, stem, schema
+        self.roll, self.even_empty = roll, even_empty
+        self.files: list[File] = []
+        self._waiting: list[pa.RecordBatch] = []
+        self._sizes: list[NDArray[np.int64]] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._temporary: Path | None = None
+        self._rows = self._bytes = self._group_bytes = self._group_rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes a batch; whole row groups go to disk."""
+        if not self.files and self._writer is None and batch.schema.metadata:
+            self.schema = self.schema.with_metadata(batch.schema.metadata)
+        if batch.schema.names != self.schema.names:
+            raise pa.ArrowInvalid(f"columns {batch.schema.names} are not those declared: {self.schema.names}")
+        sizes = row_bytes(batch)
+        while len(batch):
+            room = ROW_GROUP_BYTES - self._group_bytes
+            cut = int(np.searchsorted(np.cumsum(sizes), room)) + 1
+            cut = min(cut, len(batch), ROW_GROUP_ROWS - self._group_rows)
+            self._waiting.append(batch.slice(0, cut).cast(self.schema))
+            self._group_rows += cut
+            self._group_bytes += int(sizes[:cut].sum())
+            batch, sizes = batch.slice(cut), sizes[cut:]
+            if self._group_bytes >= ROW_GROUP_BYTES or self._group_rows >= ROW_GROUP_ROWS:
+                self._flush()
+
+    def close(self) -> list[File]:
+        """Commits what is open; the files written, in order."""
+        if self._waiting:
+            self._flush()
+        if self._writer is None and not self.files and self.even_empty:
+            self._open()
+        self._finish()
+        return self.files
+
+    def abandon(self) -> None:
+        """Removes what is not committed."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._open()
+        table = pa.Table.from_batches(self._waiting, self.schema).combine_chunks()
+        assert self._writer is not None  # noqa: S101 - for the type checker: _open has just set it
+        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        self._rows += len(table)
+        self._bytes += self._group_bytes
+        self._waiting, self._group_bytes, self._group_rows = [], 0, 0
+        if self.roll is not None and self._bytes >= self.roll:
+            self._finish()
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.stem}_{len(self.files):03}.parquet" if self.files else f"{self.stem}.parquet"
+        self._temporary = temporary_name(self.folder / name)
+        self._path = self.folder / name
+        self._writer = pq.ParquetWriter(
+            self._temporary,
+            self.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[name for name in self.schema.names if name in LOW_CARDINALITY] or False,
+            write_statistics=[name for name in self.schema.names if name not in ("text", "payload")] or False,
+        )
+
+    def _finish(self) -> None:
+        if self._writer is None or self._temporary is None:
+            return
+        self._writer.close()
+        commit(self._temporary, self._path)
+        self.files.append(describe(self._path, self.root, self._rows, self._bytes))
+        self._writer = self._temporary = None
+        self._rows = self._bytes = 0
