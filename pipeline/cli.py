@@ -1,6 +1,7 @@
 """The command line: parse, make one call, render. Data goes to stdout, words for people to stderr.
 
-Exit codes: 0 done · 1 the run failed · 2 the recipe or the call is wrong · 3 a check missed · 130 interrupted, run again to
+Exit codes: 0 done · 1 the run failed · 2 the recipe or the call is wrong · 3 a check missed · 130 interrupted, run
+again to
 resume. Everything but typer is imported inside the commands, so that `gristmill --help` answers in under 0.3 s.
 """
 
@@ -18,7 +19,8 @@ import typer
 
 app = typer.Typer(
     name="gristmill",
-    help="Raw text dumps in, packed Parquet shards and a trained model out.\n\nExample: gristmill run configs/quickstart.yaml",
+    help="Raw text dumps in, packed Parquet shards and a trained model out.\n\n"
+    "Example: gristmill run configs/quickstart.yaml",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -177,7 +179,8 @@ def status(run: RunArg, json_: JsonOpt = False) -> None:
 
 @app.command()
 def verify(run: RunArg, json_: JsonOpt = False) -> None:
-    """Prove a run's books from its files alone; exit 3 where they do not hold. Example: gristmill verify runs/quickstart."""
+    """Prove a run's books from its files alone; exit 3 where they do not hold. Example: gristmill verify
+    runs/quickstart."""
     from pipeline.verify import verify_run
 
     with _guard(as_json=json_):
@@ -208,7 +211,8 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
     json_: JsonOpt = False,
 ) -> None:
-    """Show a repeatable sample of a stage. Example: gristmill sample runs/quickstart quality --dropped --rule fineweb_short_line."""
+    """Show a repeatable sample of a stage. Example: gristmill sample runs/quickstart quality --dropped --rule
+    fineweb_short_line."""
     from pipeline.queries import render_rows, sample_rows
 
     with _guard(as_json=json_):
@@ -222,7 +226,8 @@ def explain(
     document: Annotated[str, typer.Argument(metavar="ID", help="An id, source or url.")],
     json_: JsonOpt = False,
 ) -> None:
-    """Tell a document's whole way: every stage it passed and why it ended. Example: gristmill explain runs/quickstart ID."""
+    """Tell a document's whole way: every stage it passed and why it ended. Example: gristmill explain
+    runs/quickstart ID."""
     from pipeline.queries import explain_document, render_explanation
 
     with _guard(as_json=json_):

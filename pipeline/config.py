@@ -1,6 +1,7 @@
 """A recipe: YAML → checked stages, or every error at once with file:line:column and the nearest right word.
 
-Reads one YAML file (safe load only) and `--set` overrides; writes nothing. Importing user stages runs their code: a recipe that
+Reads one YAML file (safe load only) and `--set` overrides; writes nothing. Importing user stages runs their code: a
+recipe that
 names `use: my_stages:NoShouting` is as trusted as the file it names.
 """
 
@@ -243,7 +244,7 @@ def find_stage(use: str, folders: Sequence[Path] = ()) -> tuple[str, type[Stage]
     if use not in refs and ":" not in use:
         raise LookupError(f"no stage is called `{use}`{nearest(use, refs)}; the stages are {', '.join(refs)}")
     ref = refs.get(use, use)
-    import sys  # noqa: PLC0415 - only to find a user's module beside the recipe
+    import sys
 
     sys.path += [str(f) for f in folders if str(f) not in sys.path]
     module, _, name = ref.partition(":")

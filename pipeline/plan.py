@@ -1,6 +1,7 @@
 """A recipe → ordered, fingerprinted stages: each done already, or why not.
 
-Reads the recipe, the inputs (names, sizes, sha256) and the manifests in the run's folder; writes only `inputs.json`, a cache of
+Reads the recipe, the inputs (names, sizes, sha256) and the manifests in the run's folder; writes only `inputs.json`,
+a cache of
 digests by path, size and time of change. A file that changes and keeps all three is not seen to have changed.
 """
 
@@ -22,7 +23,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage in its place: its folder, fingerprint, the folder it reads, its artifacts, and why it must run (None: done)."""
+    """A stage in its place: its folder, fingerprint, the folder it reads, its artifacts, and why it must run (None:
+    done)."""
 
     use: Use
     folder: str
@@ -114,7 +116,7 @@ def _code(use: Use) -> str | None:
     """The digest of a user's own module, so that an edit of it is seen; ours carry a version."""
     if type(use.stage).__module__.startswith("stages."):
         return None
-    import inspect  # noqa: PLC0415 - only for a user's own stage
+    import inspect
 
     return sha256_file(Path(inspect.getfile(type(use.stage))))
 

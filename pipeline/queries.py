@@ -1,6 +1,7 @@
 """Questions asked of a run: what is there, what went, and why.
 
-Reads manifests and shards, writes nothing. `explain` reads the id, source and url columns of every stage: about 50 MB of text a
+Reads manifests and shards, writes nothing. `explain` reads the id, source and url columns of every stage: about 50
+MB of text a
 millisecond's worth of ids, no index kept. Text is hostile: what goes to a terminal passes through `printable`.
 """
 
@@ -160,7 +161,8 @@ def _short(value: Any) -> str:
 
 
 def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
-    """Every stage that a document met, in order: kept, dropped (with every rule, score and limit), quarantined or packed.
+    """Every stage that a document met, in order: kept, dropped (with every rule, score and limit), quarantined or
+    packed.
 
     wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
     """

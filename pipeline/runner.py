@@ -1,7 +1,9 @@
 """Walks the plan: skip what is done, run what is not, check the books, commit, and take up again after a crash.
 
-Writes each stage's folder and `run.json`. A stage's finished tasks are noted one file each under its `.work/`, so that a killed
-run loses at most the tasks under way; `.work/` goes when the manifest is written, which is last. Costs one small file a task.
+Writes each stage's folder and `run.json`. A stage's finished tasks are noted one file each under its `.work/`, so
+that a killed
+run loses at most the tasks under way; `.work/` goes when the manifest is written, which is last. Costs one small
+file a task.
 """
 
 from __future__ import annotations
@@ -298,7 +300,8 @@ class _StageRun:
                 totals.files.setdefault(stream, []).extend(files)
 
     def _books(self) -> Rows:
-        """Rows in = kept + dropped + quarantined, from the files that are on disk; a bad share over the limit stops the run."""
+        """Rows in = kept + dropped + quarantined, from the files that are on disk; a bad share over the limit stops
+        the run."""
         counted = {name: sum(f.rows for f in files) for name, files in self.totals.files.items()}
         rows = Rows(dropped=counted.get("drops", 0), quarantined=counted.get("quarantine", 0))
         rows.read = self.parent.rows.kept if self.parent else self.totals.counters["records"]
@@ -317,8 +320,9 @@ class _StageRun:
         limit, name = self.plan.recipe.settings.max_bad, self.planned.folder
         if rows.read and rows.quarantined / rows.read > limit:
             raise RunError(
-                f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), over "
-                f"max_bad {limit:.2%}. Look at {self.root / 'quarantine'}, mend the input or raise max_bad, and run again."
+                f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), "
+                f"over max_bad {limit:.2%}. Look at {self.root / 'quarantine'}, mend the input or raise max_bad, "
+                "and run again."
             )
         if not rows.kept:
             worst = ", ".join(f"{rule} {n:,}" for rule, n in self.totals.rules.most_common(3)) or "no records at all"

@@ -1,7 +1,9 @@
 """Parquet shards: written whole or not at all, never changed, listed by a manifest that is written last.
 
-Reads and writes `part-*.parquet` (zstd) and `_manifest.json`. One row group is one batch, cut by the rows' own sizes at about
-8 MB whatever batches came in, so that the bytes do not depend on how rows arrived; a batch of it in memory is the price.
+Reads and writes `part-*.parquet` (zstd) and `_manifest.json`. One row group is one batch, cut by the rows' own sizes
+at about
+8 MB whatever batches came in, so that the bytes do not depend on how rows arrived; a batch of it in memory is the
+price.
 """
 
 from __future__ import annotations
@@ -152,10 +154,13 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 class ShardWriter:
-    """Writes one stream of batches to `folder/stem.parquet`, and on to `stem_001.parquet` … once `roll` bytes are passed.
+    """Writes one stream of batches to `folder/stem.parquet`, and on to `stem_001.parquet` … once `roll` bytes are
+    passed.
 
-    A file takes its name when it is whole. Nothing is written for an empty stream unless `even_empty`. Key-value metadata of
-    the first batch's schema goes into the file. Raises pa.ArrowInvalid where a batch does not have the columns of `schema`.
+    A file takes its name when it is whole. Nothing is written for an empty stream unless `even_empty`. Key-value
+    metadata of
+    the first batch's schema goes into the file. Raises pa.ArrowInvalid where a batch does not have the columns of
+    `schema`.
     """
 
     def __init__(

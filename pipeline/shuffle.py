@@ -1,12 +1,15 @@
 """What Exchange means on disk: sorted runs per task, cut by key at read time, merged within a memory budget.
 
-Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is found by
-binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one read of the
-scattered rows; memory is one run (64 MB) while writing, about 64 MB of rows (one key's sort columns at least) while reading.
+Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is
+found by
+binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one read of
+the scattered rows; memory is one run (64 MB) while writing, about 64 MB of rows (one key's sort
+columns at least) while reading.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +90,14 @@ class _Run:
 def cut(partitions: int) -> list[tuple[int, int]]:
     """The 64-bit key range in even parts: [low, high) for each partition."""
     edges = [k * KEYS // partitions for k in range(partitions + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def merge(paths: Sequence[Path], key: str, order: Sequence[str], low: int, high: int) -> Iterator[pa.RecordBatch]:
     """The rows of all runs whose key is in [low, high), sorted by (key, *order), in batches of about 8 MB.
 
-    Equal rows come in the order of `paths`. The key range is halved until a part has at most a million rows, or one key.
+    Equal rows come in the order of `paths`. The key range is halved until a part has at most a million rows, or one
+    key.
     """
     runs = [_open(path, key) for path in paths]
     todo = [(low, high)]

@@ -74,7 +74,8 @@ SOURCES = "sources"
 class Emit:
     """What a step hands on for the rows it has just read.
 
-    rows: the step's own output (kept documents, bands, packed rows). drops, quarantine: batches of `DROP`, `QUARANTINE`.
+    rows: the step's own output (kept documents, bands, packed rows). drops, quarantine: batches of `DROP`,
+    `QUARANTINE`.
     aside: further named outputs, declared by the step. counters: integers, summed over all tasks of the stage.
     """
 
@@ -89,8 +90,8 @@ class Emit:
 class Source:
     """A piece of input that one ingest task reads.
 
-    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does not depend
-    on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which of the
+    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does
+    not depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which of the
     stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
     """
 
@@ -107,10 +108,11 @@ class Source:
 class Task:
     """What a step's function may know of where it runs; equal for every engine and number of workers.
 
-    stage: the folder's name ("05-quality"). index: the number of this shard, partition or source; count: how many there are.
-    artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
+    stage: the folder's name ("05-quality"). index: the number of this shard, partition or source; count: how many there
+    are.     artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
     beside: partition `index` of the step named by `Each.beside`. folder: where a Fold's finish or a Once writes.
-    scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in the output.
+    scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in the
+    output.
     limit: at most so many records from this source, or None.
     """
 
@@ -153,10 +155,12 @@ class Each:
 class Exchange:
     """Rows regrouped by key and totally ordered.
 
-    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of one key
+    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of
+    one key
     meet in one partition. order: further columns that make the order total: `(key, *order)` must never tie, or ties
-    must be alike. gather: reads a partition's rows in that order, in batches of bounded size (the rows of one key may span
-    batches); None hands the rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into partitions of
+    must be alike. gather: reads a partition's rows in that order, in batches of bounded size (the rows of one key may
+    span batches); None hands the rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into
+    partitions of
     about `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's documents.
     """
 
@@ -178,8 +182,8 @@ class Exchange:
 class Fold:
     """Shards → one artifact, a folder.
 
-    map: per shard, partial rows (None: `reads` is small already and is read as it is). finish: reads all partials in shard
-    order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order, so finish
+    map: per shard, partial rows (None: `reads` is small already and is read as it is). finish: reads all partials in
+    shard order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order, so finish
     need not be commutative to give the same bytes for any number of workers.
     """
 
@@ -193,7 +197,8 @@ class Fold:
 
 @dataclass(frozen=True)
 class Once:
-    """Everything so far → one folder, in a process of its own with all the cores; it may resume from what it left there.
+    """Everything so far → one folder, in a process of its own with all the cores; it may resume from what it left
+    there.
 
     run: gets the paths of the shards of `reads`, writes into `task.folder`, returns counters.
     """
@@ -233,11 +238,13 @@ class Stage(BaseModel):
         raise TypeError(f"{type(self).__name__} defines no steps()")
 
     def check(self, folders: Sequence[Path]) -> list[Problem]:
-        """Problems that only the machine can tell: missing files, extras not installed. folders: where relative paths start."""
+        """Problems that only the machine can tell: missing files, extras not installed. folders: where relative
+        paths start."""
         return []
 
     def sources(self, folders: Sequence[Path]) -> list[Source]:
-        """The pieces of input, in order, never depending on the number of workers; only for stages that read sources."""
+        """The pieces of input, in order, never depending on the number of workers; only for stages that read
+        sources."""
         return []
 
     @classmethod
@@ -336,7 +343,7 @@ def verdict(
     if not broken.any():
         return Emit(rows=batch, counters=counters or {})
     where = np.flatnonzero(broken)
-    reasons = [
+    reasons: list[list[dict[str, Any]]] = [
         [{"rule": r.name, "score": float(r.scores[i]), "limit": r.limit} for r in rules if r.broken[i]] for i in where
     ]
     drops = drop_rows(batch.take(pa.array(where)), task, [r[0]["rule"] for r in reasons], broken=reasons)
@@ -369,10 +376,9 @@ def drop_rows(
 def quarantine_rows(records: Iterable[tuple[str, str, str, str, bytes]], task: Task) -> pa.RecordBatch:
     """(id, source, reason, detail, bytes) of bad records → a `QUARANTINE` batch."""
     rows = [(i, s, task.stage, reason, detail, data[:HEAD_BYTES]) for i, s, reason, detail, data in records]
-    columns = list(zip(*rows, strict=True)) or [[] for _ in QUARANTINE]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(c, f.type) for c, f in zip(columns, QUARANTINE, strict=True)], schema=QUARANTINE
-    )
+    columns = [[row[k] for row in rows] for k in range(len(QUARANTINE))]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, QUARANTINE, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=QUARANTINE)
 
 
 def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
@@ -388,7 +394,7 @@ def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
                 emit = function(batch, task)
             except (ImportError, MemoryError):
                 raise
-            except Exception as error:  # a hostile document may raise anything; the row that did is found below
+            except Exception as error:  # noqa: BLE001 - a hostile document may raise anything; the row that did is found below
                 yield from _one_by_one(function, batch, task, error)
             else:
                 yield emit
@@ -403,7 +409,7 @@ def _one_by_one(
         row = batch.slice(k, 1)
         try:
             emit = function(row, task) if len(batch) > 1 else None
-        except Exception as own:
+        except Exception as own:  # noqa: BLE001 - told in the quarantine
             error, emit = own, None
         if emit is not None:
             yield emit
@@ -420,7 +426,8 @@ def text_array(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
 
 
 def resolve(path: str, folders: Sequence[Path]) -> Path:
-    """A path of the recipe: absolute as it is, relative from the first folder where it (or its glob's parent) exists."""
+    """A path of the recipe: absolute as it is, relative from the first folder where it (or its glob's parent)
+    exists."""
     for folder in folders:
         if (folder / path).exists():
             return folder / path

@@ -1,8 +1,9 @@
 """Proves the books of a run from its files alone.
 
-Reads every manifest and every file that it names; writes nothing. Two proofs a stage: each file's sha256, size and rows are
-those written down and no file is missing or extra; and the multiset of ids going in (the parent's kept rows) equals that of
-kept, dropped and quarantined rows together, compared by a sum of 128-bit hashes: 16 bytes of memory whatever the size.
+Reads every manifest and every file that it names; writes nothing. Two proofs a stage: each file's sha256, size and
+rows are
+those written down and no file is missing or extra; and the multiset of ids going in (the parent's kept rows) equals that
+of kept, dropped and quarantined rows together, compared by a sum of 128-bit hashes: 16 bytes of memory whatever the size.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ MASK = (1 << 128) - 1
 
 
 def verify_run(out: Path) -> tuple[list[str], int]:
-    """Everything that does not hold, as messages, and the number of files checked. Raises QueryError where there is no run."""
+    """Everything that does not hold, as messages, and the number of files checked. Raises QueryError where there is
+    no run."""
     found = manifests(out)
     if not found:
         raise QueryError(f"{out}: no finished stage here")
     problems: list[str] = []
+    damaged: set[str] = set()
     checked = 0
     for folder, manifest in found.items():
         broken, count = _files(out / folder, manifest)
         checked += count
         problems += broken
-        if not broken:
+        if broken:
+            damaged.add(folder)
+        elif manifest.parent not in damaged:
             problems += _books(out, folder, manifest, found)
     return problems, checked
 

@@ -1,5 +1,7 @@
 """Arrow arrays as flat arrays: slices, nulls, narrow offsets, empty arrays."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,7 +23,7 @@ def test_every_row_is_found_in_any_slice(texts: list[str | None], kind: pa.DataT
     assert not values.flags.writeable
     assert not offsets.flags.writeable
     assert len(offsets) == length + 1
-    found = [values[a:b].tobytes() for a, b in zip(offsets, offsets[1:], strict=False)]
+    found = [values[a:b].tobytes() for a, b in pairwise(offsets)]
     assert found == [(t or "").encode() for t in texts[start : start + length]]
 
 

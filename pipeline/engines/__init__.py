@@ -1,4 +1,5 @@
-"""Engines run tasks and know nothing of stages: `work` is the one function a worker runs, `local` the engine of processes."""
+"""Engines run tasks and know nothing of stages: `work` is the one function a worker runs, `local` the engine of
+processes."""
 
 from __future__ import annotations
 

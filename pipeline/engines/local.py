@@ -1,6 +1,7 @@
 """Tasks on processes of this machine: spawned, single-threaded, long-lived; a dead worker's task is tried again.
 
-One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever ended
+One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
+ended
 the parent. Tasks that want all the cores run in a process of their own. Starting a worker costs about half a second.
 """
 
@@ -166,7 +167,7 @@ def _serve(pipe: Connection, wide: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if not wide:
-        import pyarrow as pa  # noqa: PLC0415 - only now are the thread limits set
+        import pyarrow as pa
 
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)

@@ -1,6 +1,7 @@
 """The one function a worker runs: a task's description in, committed files and counts out.
 
-Reads the shards, runs or partials named by the spec; writes rows, drops, quarantine and asides through `ShardWriter`, each
+Reads the shards, runs or partials named by the spec; writes rows, drops, quarantine and asides through
+`ShardWriter`, each
 file whole or not at all. Nothing is remembered between tasks, so that any worker may run any task, twice if need be.
 """
 

@@ -1,0 +1,39 @@
+"""What tests share: the command line as a user calls it, recipes on disk, and a run's bytes as one digest."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment of a user who has the toy stages beside the recipe."""
+    return {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
+    """Runs `gristmill` in an empty folder; output is text."""
+
+    def call(*words: object, cwd: Path = tmp_path) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+
+    return call
+
+
+def digest(run: Path) -> dict[str, str]:
+    """sha256 of every file of a run but its logs: what must not depend on workers or crashes."""
+    left_out = {"events.jsonl", "run.json", "inputs.json", ".lock"}
+    paths = [p for p in sorted(run.rglob("*")) if p.is_file() and p.name not in left_out]
+    return {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

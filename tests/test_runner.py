@@ -1,0 +1,179 @@
+"""The mill itself: same bytes for any number of workers and after any crash, and books that are kept."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import Cli, digest
+
+RECIPE = """\
+name: toy
+stages:
+  - use: toy_stages:Make
+    bad: 1
+    {make}
+  - use: toy_stages:NoShouting
+  - use: toy_stages:Mumble
+  - use: toy_stages:Regroup
+    {regroup}
+"""
+STAGES = ["01-make", "02-no_shouting", "03-mumble", "04-regroup"]
+
+
+def write(folder: Path, make: str = "", regroup: str = "") -> Path:
+    path = folder / "toy.yaml"
+    path.write_text(RECIPE.format(make=make, regroup=regroup))
+    return path
+
+
+def test_one_and_three_workers_write_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    for workers in (1, 3):
+        done = cli("run", recipe, "--out", f"w{workers}", "--workers", workers)
+        assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "w1") == digest(tmp_path / "w3")
+    assert [p.name for p in sorted((tmp_path / "w1").iterdir()) if p.is_dir()] == STAGES
+
+
+def test_a_second_run_does_nothing_and_says_so(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    assert cli("run", recipe).returncode == 0
+    before = digest(tmp_path / "runs/toy")
+    again = cli("run", recipe)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stderr
+    assert digest(tmp_path / "runs/toy") == before
+
+
+def test_a_changed_setting_runs_that_stage_and_those_after_it(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    cli("run", recipe)
+    plan = cli("plan", recipe, "--set", "stages.no_shouting.max_upper=0.9")
+    assert plan.returncode == 2, "a user's own stage is addressed by its number"
+    plan = cli("plan", recipe, "--set", "stages[1].max_upper=0.9")
+    assert "max_upper 0.5 → 0.9" in plan.stdout
+    assert "02-no_shouting runs again" in plan.stdout
+    assert plan.stdout.splitlines()[0].endswith("done")
+
+
+def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(
+    cli: Cli, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    recipe = write(tmp_path, "pause: 0.1", "pause: 0.05")
+    assert cli("run", recipe, "--out", "calm", "--workers", 2).returncode == 0
+    chance, killed = random.Random(7), 0
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", "stormy", "--workers", "2", "--quiet"]
+    for attempt in range(10):
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0.25, 1.6))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = children.read_text().split() if children.exists() and process.poll() is None else []
+        if attempt % 2 and len(workers) > 1:
+            os.kill(int(workers[-1]), signal.SIGKILL)
+            assert process.wait(60) == 0, "a dead worker's task is tried again"
+            killed += 1
+            assert digest(tmp_path / "stormy") == digest(tmp_path / "calm")
+            cli("run", recipe, "--out", "stormy", "--force", "make", "--limit", "1")
+        elif process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait(60)
+    assert killed >= 5, "the test must disturb something"
+    assert cli("run", recipe, "--out", "stormy", "--workers", 2).returncode == 0
+    assert digest(tmp_path / "stormy") == digest(tmp_path / "calm")
+    assert cli("verify", "stormy").returncode == 0
+
+
+def test_a_dead_worker_is_replaced_and_its_task_tried_again(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "dies.yaml"
+    marker = tmp_path / "died"
+    recipe.write_text(f"stages:\n  - use: toy_stages:Make\n  - use: toy_stages:DiesOnce\n    marker: {marker}\n")
+    done = cli("run", recipe)
+    assert done.returncode == 0, done.stderr
+    assert "worker died (SIGKILL" in done.stderr
+    always = cli("run", recipe, "--set", "stages[1].always=true")
+    assert always.returncode == 1
+    assert "its worker died 3 times" in always.stderr
+
+
+def test_a_lost_row_stops_the_run(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "loses.yaml"
+    recipe.write_text("stages:\n  - use: toy_stages:Make\n  - use: toy_stages:Loses\n")
+    done = cli("run", recipe)
+    assert done.returncode == 1
+    assert "200 rows in, 199 kept" in done.stderr
+
+
+def test_too_many_bad_records_stop_the_run_until_the_limit_is_raised(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path, "shards: 2\n    rows: 20")
+    stopped = cli("run", recipe)
+    assert stopped.returncode == 1
+    assert "2 of 42 records are bad (4.76%), over max_bad 1.00%" in stopped.stderr
+    assert cli("run", recipe, "--set", "max_bad=0.1").returncode == 0
+
+
+def test_a_document_that_breaks_a_stage_is_quarantined_alone(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "mumble.yaml"
+    recipe.write_text(
+        "max_bad: 0.5\nstages:\n  - use: toy_stages:Make\n  - use: toy_stages:Mumble\n    breaks_on: LOUD\n"
+    )
+    done = cli("run", recipe)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "runs/run/02-mumble/quarantine/part-00000.parquet").to_pylist()
+    assert len(rows) == len(range(0, 200, 7))
+    assert {row["reason"] for row in rows} == {"stage_error"}
+    assert "cannot bear LOUD" in rows[0]["detail"]
+
+
+@pytest.mark.parametrize("what", ["a byte", "a file", "an extra file", "a book"])
+def test_verify_finds_what_was_tampered_with(cli: Cli, tmp_path: Path, what: str) -> None:
+    cli("run", write(tmp_path))
+    run = tmp_path / "runs/toy"
+    assert cli("verify", run).returncode == 0
+    shard = run / "02-no_shouting/part-00001.parquet"
+    if what == "a byte":
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    elif what == "a file":
+        shard.unlink()
+    elif what == "an extra file":
+        (run / "02-no_shouting/part-99999.parquet").write_bytes(shard.read_bytes())
+    else:
+        manifest = run / "03-mumble/_manifest.json"
+        manifest.write_text(manifest.read_text().replace('"dropped": 0', '"dropped": 1'))
+    found = cli("verify", run)
+    assert found.returncode == 3
+    assert str(run) in found.stdout
+
+
+def test_explain_follows_a_kept_a_dropped_and_a_quarantined_document(cli: Cli, tmp_path: Path) -> None:
+    cli("run", write(tmp_path))
+    kept = cli("explain", "runs/toy", "made-2-3").stdout
+    assert [line.split()[0] for line in kept.splitlines() if line.startswith("  0")] == [
+        *STAGES[:3],
+        STAGES[3],
+        STAGES[3],
+    ]
+    dropped = cli("explain", "runs/toy", "made-2-7").stdout
+    assert "02-no_shouting     dropped" in dropped
+    assert "broke upper: 0.8, limit 0.5" in dropped
+    assert "03-mumble" not in dropped
+    assert "quarantined: id bad-made-1-0" in cli("explain", "runs/toy", "bad-made-1-0").stdout
+    nowhere = cli("explain", "runs/toy", "nobody")
+    assert nowhere.returncode == 2
+    assert "no document 'nobody'" in nowhere.stderr
