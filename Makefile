@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 
 quickstart: $(VENV)/.installed
 	$(BIN)/gristmill run configs/quickstart.yaml
-	$(BIN)/python -m pipeline.quickstart runs/quickstart
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .

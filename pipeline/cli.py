@@ -138,7 +138,7 @@ def run(
     """Run a recipe; the same command again resumes. Example: gristmill run configs/quickstart.yaml --workers 2."""
     from pipeline.engines.local import LocalEngine
     from pipeline.progress import Progress
-    from pipeline.queries import funnel
+    from pipeline.queries import funnel, highlights
     from pipeline.runner import execute
 
     with _guard(as_json=json_):
@@ -150,10 +150,14 @@ def run(
         finally:
             engine.close()
         rows, text = funnel(planned.out)
+        notes = highlights(planned.out)
+        text = "\n".join(
+            [text, *(f"{label}: {note}" for label, note in notes.items()), f"everything is in {planned.out}"]
+        )
         idle = all(stage.why is None for stage in planned.stages)
         if idle and not json_:
             say(f"nothing to do: every stage of {planned.out} is done and up to date")
-        answer({"out": str(planned.out), "idle": idle, "stages": rows}, as_json=json_, text=text)
+        answer({"out": str(planned.out), "idle": idle, "stages": rows, "highlights": notes}, as_json=json_, text=text)
 
 
 def _plan(

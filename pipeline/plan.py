@@ -42,8 +42,13 @@ class Planned:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The stage's settings as plain data."""
+        """The stage's settings as plain data, defaults too."""
         return self.stage.model_dump(mode="json")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that the recipe gives: what a worker makes the same stage of, unset fields still unset."""
+        return self.stage.model_dump(mode="json", exclude_unset=True)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ millisecond's worth of ids, no index kept. Text is hostile: what goes to a termi
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,16 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
             f"{row['bytes'] / 1e6:>9.2f}{speed:>9.2f}{seconds:>8.2f}"
         )
     return rows, "\n".join(lines)
+
+
+def highlights(out: Path) -> dict[str, str]:
+    """What stages have to say for themselves: the `highlights.json` of their folders, label → text, escaped."""
+    told: dict[str, str] = {}
+    for name in manifests(out):
+        path = out / name / "highlights.json"
+        if path.exists():
+            told |= {f"{name}: {label}": printable(text) for label, text in json.loads(path.read_text("utf-8")).items()}
+    return told
 
 
 def first_rows(out: Path, stage: str, n: int) -> list[dict[str, Any]]:

@@ -249,7 +249,7 @@ class _StageRun:
     def _spec(self, step: Step, phase: Phase, out: Path, index: int, count: int, inputs: Sequence[str]) -> TaskSpec:
         return TaskSpec(
             use=self.planned.use.ref,
-            settings=self.planned.settings,
+            settings=self.planned.given,
             search=[str(folder) for folder in self.plan.recipe.folders],
             step=step.name,
             phase=phase,

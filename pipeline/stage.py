@@ -91,7 +91,8 @@ class Source:
     """A piece of input that one ingest task reads.
 
     path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does
-    not depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which of the
+    not depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end".
+    input: which of the
     stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
     """
 
@@ -183,7 +184,8 @@ class Fold:
     """Shards → one artifact, a folder.
 
     map: per shard, partial rows (None: `reads` is small already and is read as it is). finish: reads all partials in
-    shard order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order, so finish
+    shard order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order,
+    so finish
     need not be commutative to give the same bytes for any number of workers.
     """
 

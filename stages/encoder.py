@@ -1,6 +1,7 @@
 """Texts → token ids by a trained tokenizer, without a Python object per token.
 
-Reads `tokenizer.json`. gigatoken encodes where it is installed and takes the pattern (30–170 MB/s a core), after its ids
+Reads `tokenizer.json`. gigatoken encodes where it is installed and takes the pattern (30–170 MB/s a core), after its
+ids
 have been found equal to those of `tokenizers` on a sample of the texts at hand; else `tokenizers` does, at 2–3 MB/s.
 """
 

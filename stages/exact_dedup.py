@@ -1,6 +1,7 @@
 """Exact duplicates by a 128-bit hash of the content: the first in input order stays.
 
-Reads documents; writes those that stay and drops that name the survivor. Only hashes, references and ids are regrouped, some 60
+Reads documents; writes those that stay and drops that name the survivor. Only hashes, references and ids are
+regrouped, some 60
 bytes per document on disk; memory does not grow with the corpus.
 """
 

@@ -1,21 +1,21 @@
-"""Files in the formats people have → documents in shards, every bad record in quarantine with its place and reason.
+"""Reads sources of any kind into documents: files, folders, globs and `datasets`.
 
-Reads JSONL, JSON, Parquet, CSV, TSV, text, WARC, WET (plain, .gz, .zst, .bz2, .xz) and `datasets` sources; writes `DOCUMENT` rows, with
-`payload` where pages may come. One large file is cut by bytes or row groups, never by the number of workers. Records pass
-through Python objects, about 100 MB/s a core of JSONL: what it costs to take each format as it is.
+Reads JSONL, JSON, Parquet, CSV, TSV, text, WARC and WET, plain or compressed; writes `DOCUMENT` rows, `payload`
+beside them where a source may carry pages, and a quarantine row for every bad record. The one trade-off: records are
+parsed one by one so that one bad record costs one row; Parquet alone stays columnar.
 """
 
 from __future__ import annotations
 
-import glob
+import csv
+import importlib.util
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 import pyarrow as pa
-import xxhash
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.stage import (
     DOCUMENT,
@@ -28,297 +28,269 @@ from pipeline.stage import (
     Stage,
     Step,
     Task,
-    quarantine_rows,
     resolve,
+    with_field,
 )
-from stages.readers import Bad, Good, Limits, Record, records, streams, warc
-from stages.readers.parquet import parquet_pieces, parquet_records
+from stages.readers import paths
+from stages.readers.rows import Fields
+from stages.readers.streams import Broken, Limits, Stream
 
 Format = Literal["jsonl", "json", "parquet", "csv", "tsv", "text", "warc", "wet", "datasets"]
-SUFFIXES: dict[str, Format] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "text",
-    ".md": "text",
-    ".warc": "warc",
-    ".wet": "wet",
-}
-BATCH_BYTES = 8 << 20
-BATCH_ROWS = 1 << 13
+WEB = ("warc", "wet")
+TABULAR = ("parquet", "datasets")
 
 
-class Input(BaseModel):
-    """One input: files that share a name, a licence and a format."""
+class FieldMap(BaseModel):
+    """Which fields of a record become which columns; an input may set any of them for itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str = Field(description="A file, a folder, a glob (** too), or a datasets name.")
-    name: str | None = Field(None, description="What ids and `source` call it [default: the path's last fixed part].")
-    licence: str | None = Field(None, description="Noted in every document's meta.")
-    format: Format | None = Field(None, description="Told by the suffix unless given.")
-    split: str = Field("train", description="Which split of a datasets source.")
+
+    text_field: str = Field("text", description="The field that holds the text.")
+    id_field: str | None = Field(
+        None,
+        description="The field that holds the record's own id (a string or an integer). "
+        "Without it, or where it is empty, the id is made of the source's name and the record's position.",
+    )
+    url_field: str | None = Field("url", description="The field that holds the address, where a record has it.")
+    html_field: str | None = Field(None, description="The field that holds a page's HTML, for `extract`.")
+    meta_fields: tuple[str, ...] | None = Field(
+        None, description="The fields kept in `meta`; all that have no column of their own, if not given."
+    )
+    documents: Literal["file", "line", "block"] = Field(
+        "file", description="Plain text only: a document per file, per line, or per block between blank lines."
+    )
 
 
-class Ingest(Stage):
-    """Raw dumps → documents; bad records are quarantined, never lost.
+class Input(FieldMap):
+    """One input: a file, folder, glob (`**` included), or a `datasets` source."""
 
-    Ids are the source's own where `id_field` is set, else 16 hex digits of xxh3 over the input's name and the record's position.
+    path: str = Field(min_length=1, description="File, folder or glob; for `datasets` a saved folder or a Hub name.")
+    name: str | None = Field(None, description="What ids and sources call it; the path's fixed folder, if not given.")
+    licence: str | None = Field(None, description="Goes into each document's `meta`, unless the record has its own.")
+    format: Format | None = Field(None, description="Told by the file's suffix, if not given.")
+    split: str = Field("train", description="`datasets` only: the split.")
+    config: str | None = Field(None, description="`datasets` only: the configuration.")
+    revision: str | None = Field(None, description="`datasets` only: the Hub revision; pin it to repeat a run.")
+
+    def title(self, folders: Sequence[Path]) -> str:
+        """The name, given or made from the path as written."""
+        return paths.default_name(self.path, resolve(self.path, folders).is_dir()) if self.name is None else self.name
+
+    def form(self, path: str) -> str | None:
+        """The format of one of this input's files, None where nothing tells it."""
+        return self.format or paths.format_of(path)
+
+
+def _as_input(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Ingest(FieldMap, Stage):
+    """Sources → documents, with stable ids; every bad record goes to quarantine with its place and the reason.
+
+    `source` is "name:position": a byte offset in the (expanded) file, or a row number. An id of the source's own that
+    occurs twice is kept twice; `source` tells the two apart. Counters: records (kept and quarantined), bytes_read,
+    skipped_* (parts of a WARC that are no documents).
     """
 
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
-    inputs: tuple[Input, ...] = Field(min_length=1, description="Paths, or mappings of path, name, licence, format.")
-    text_field: str = Field("text", description="Where a record has its text.")
-    id_field: str | None = Field(None, description="Where a record has its own id; null: derived from its position.")
-    url_field: str | None = Field("url", description="Where a record has its URL.")
-    html_field: str | None = Field(None, description="Where a record has HTML for `extract`, in place of text.")
-    meta_fields: tuple[str, ...] | None = Field(None, description="Fields kept in meta as JSON; null: all others.")
-    documents: records.Split = Field("file", description="In plain text, a document is a file, a line or a block.")
-    invalid_utf8: Literal["quarantine", "replace"] = Field("quarantine", description="What to do with malformed UTF-8.")
-    max_record_bytes: int = Field(64 << 20, ge=1, description="A longer record is quarantined, unread.")
-    max_expanded_bytes: int = Field(1 << 40, ge=1, description="A compressed file that expands to more is a bomb.")
-    max_ratio: int = Field(
-        1000, ge=1, description="So is one that expands, past 64 MB, to more than so many times its size."
-    )
-    piece_bytes: int = Field(
-        64 << 20, ge=1 << 16, description="Plain JSONL, text lines and Parquet are cut into such pieces."
-    )
 
-    @field_validator("inputs", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        """A plain string is an input of that path."""
-        items = [value] if isinstance(value, str | dict) else value
-        return (
-            [{"path": item} if isinstance(item, str) else item for item in items]
-            if isinstance(items, list | tuple)
-            else items
-        )
+    inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(
+        min_length=1, description="What to read: paths, or mappings with path, name, licence, format and fields."
+    )
+    invalid_utf8: Literal["quarantine", "replace"] = Field(
+        "quarantine", description="A record of malformed UTF-8 is quarantined, or its bad bytes become U+FFFD."
+    )
+    max_record_bytes: int = Field(
+        64 << 20, gt=0, description="A longer record is quarantined, and never held in memory."
+    )
+    max_ratio: float = Field(
+        1000, gt=1, description="Expanded over compressed size, from 16 MiB on, at which a file counts as a bomb."
+    )
+    max_expanded_bytes: int = Field(256 << 30, gt=0, description="Bytes to which one file may expand.")
+    piece_bytes: int = Field(
+        128 << 20, gt=0, description="A larger file is cut where its format allows: plain JSONL, text lines, Parquet."
+    )
 
     def steps(self) -> tuple[Step, ...]:
-        """One task per piece of input."""
+        """One pass over the sources."""
         return (Each("read", self._read, self._schema(), reads=SOURCES),)
 
-    def check(self, folders: Sequence[Path]) -> list[Problem]:
-        """Inputs that are missing, empty or of no known format."""
-        problems = []
-        for k, given in enumerate(self.inputs):
-            loc = ("inputs", k)
-            if given.format == "datasets":
-                continue
-            files = self._files(given, folders)
-            if not files:
-                problems.append(Problem(loc, f"no file matches {given.path!r}"))
-            elif not any(path.stat().st_size for path in files):
-                problems.append(Problem(loc, f"every file that matches {given.path!r} is empty"))
-            unknown = [path for path in files if _format(path) is None] if given.format is None else []
-            problems += [
-                Problem(
-                    loc,
-                    f"{path.name}: no known suffix; say `format:`, one of {', '.join(sorted(set(SUFFIXES.values())))}",
-                )
-                for path in unknown[:3]
-            ]
-        return problems
-
     def sources(self, folders: Sequence[Path]) -> list[Source]:
-        """Pieces of files in the order of the inputs and of their names."""
-        found: list[Source] = []
-        for k, given in enumerate(self.inputs):
-            if given.format == "datasets":
-                found.append(_dataset_source(k, given, folders))
-                continue
-            for path in self._files(given, folders):
-                if path.stat().st_size:
-                    found += self._pieces(k, given, path, _name(given, path, folders))
-        return found
+        """The pieces of all inputs, input by input, sorted by name within each."""
+        return [piece for k in range(len(self.inputs)) for piece in self._pieces(k, folders)]
 
-    def _files(self, given: Input, folders: Sequence[Path]) -> list[Path]:
-        """The files an input means, sorted; in a folder those of a known format."""
-        for folder in folders:
-            path = folder / given.path
-            if path.is_dir():
-                return sorted(p for p in path.rglob("*") if p.is_file() and (given.format or _format(p)))
-            hits = [Path(p) for p in glob.glob(str(path), recursive=True)]
-            if hits:
-                return sorted(p for p in hits if p.is_file())
+    def check(self, folders: Sequence[Path]) -> list[Problem]:
+        """Inputs that are missing, empty or of no known format, fields that are not in them, names that clash."""
+        found = [problem for k in range(len(self.inputs)) for problem in self._check_input(k, folders)]
+        if found:
+            return found
+        places: dict[str, tuple[int, str]] = {}
+        for source in self.sources(folders):
+            k, path = places.setdefault(source.name, (source.input, source.path))
+            if path != source.path or k != source.input:
+                message = f"{source.name} is called like a file of inputs[{k}]: give each input a `name` of its own"
+                return [Problem(("inputs", source.input, "path"), message)]
         return []
 
-    def _pieces(self, k: int, given: Input, path: Path, name: str) -> list[Source]:
-        size, kind = path.stat().st_size, given.format or _format(path)
-        ranges = [(0, -1)]
-        if kind == "parquet":
-            ranges = parquet_pieces(path, self.piece_bytes)
-        elif size > self.piece_bytes and path.suffix not in streams.COMPRESSED:
-            if kind == "jsonl" or (kind == "text" and self.documents == "line"):
-                edges = [*range(0, size, self.piece_bytes), -1]
-                ranges = list(zip(edges, edges[1:], strict=False))
-        return [Source(str(path), name, start, end, k, size) for start, end in ranges]
+    def _pieces(self, k: int, folders: Sequence[Path]) -> Iterator[Source]:
+        entry, title = self.inputs[k], self.inputs[k].title(folders)
+        if entry.format == "datasets":
+            yield from _dataset(entry, k, title, folders)
+            return
+        for path, below in paths.find(entry.path, folders, known_only=entry.format is None):
+            name, form, size = f"{title}/{below}".lstrip("/"), entry.form(path.name), path.stat().st_size
+            if form == "parquet":
+                for start, end, part in paths.row_group_pieces(path, self.piece_bytes):
+                    yield Source(str(path), name, start, end, k, part)
+            elif form == "jsonl" or (form == "text" and self._setting(k, "documents") == "line"):
+                for start, end in paths.line_pieces(path, self.piece_bytes):
+                    yield Source(str(path), name, start, end, k, end - start if end >= 0 else size)
+            else:
+                yield Source(str(path), name, input=k, size=size)
 
-    def _schema(self) -> pa.Schema:
-        pages = self.html_field is not None or any(
-            given.format in (None, "warc")
-            and ".warc" in given.path
-            or given.format == "warc"
-            or "." not in Path(given.path).name
-            for given in self.inputs
+    def _check_input(self, k: int, folders: Sequence[Path]) -> Iterator[Problem]:
+        entry, loc = self.inputs[k], ("inputs", k, "path")
+        if entry.format == "datasets":
+            yield from (Problem(loc, message) for message in _dataset_faults(entry, folders))
+            return
+        files = [path for path, _ in paths.find(entry.path, folders, known_only=entry.format is None)]
+        unknown = [path.name for path in files if entry.form(path.name) is None]
+        if not files:
+            yield Problem(loc, _nothing(entry.path, folders))
+        elif unknown:
+            known = " ".join(paths.FORMATS)
+            yield Problem(loc, f"{unknown[0]}: no known format ({known}); say it with `format`")
+        elif not any(path.stat().st_size for path in files):
+            yield Problem(loc, f"{entry.path}: only empty files")
+        elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("fastwarc"):
+            yield Problem(loc, "WARC and WET need fastwarc: pip install 'gristmill[warc]'")
+        else:
+            yield from self._check_fields(k, next(path for path in files if path.stat().st_size))
+
+    def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
+        """Problems of fields that the input's first file has not, where its columns can be told."""
+        columns = _columns(path, str(self.inputs[k].form(path.name)))
+        text = "html_field" if self._setting(k, "html_field") else "text_field"
+        for field in (text, "id_field"):
+            wanted = self._setting(k, field)
+            if columns is not None and wanted is not None and wanted not in columns:
+                own = field in self.inputs[k].model_fields_set
+                message = f"{path.name} has no column {wanted!r}, but: {', '.join(columns)}"
+                yield Problem(("inputs", k, field) if own else (field,), message[:500])
+
+    def _setting(self, k: int, name: str) -> Any:
+        """A field of `FieldMap` for input k: its own where it sets one, else the stage's."""
+        entry = self.inputs[k]
+        return getattr(entry if name in entry.model_fields_set else self, name)
+
+    def _fields(self, k: int, form: str) -> Fields:
+        own = {name: self._setting(k, name) for name in FieldMap.model_fields}
+        web = form in WEB
+        return Fields(
+            text="text" if web else own["text_field"],
+            id=own["id_field"],
+            url="url" if web else own["url_field"],
+            html="html" if web else own["html_field"],
+            meta=own["meta_fields"],
+            licence=self.inputs[k].licence,
+            replace=self.invalid_utf8 == "replace",
+            max_bytes=self.max_record_bytes,
         )
-        return DOCUMENT.append(PAYLOAD) if pages else DOCUMENT
 
-    def _limits(self) -> Limits:
-        return Limits(self.max_record_bytes, self.max_expanded_bytes, self.max_ratio, self.invalid_utf8 == "replace")
-
-    def _read(self, _: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+    def _read(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         source = task.source
         if source is None:
-            raise ValueError("ingest reads sources")
-        batch = _Batch(self, source, self._schema(), task)
-        for number, record in enumerate(self._records(source)):
-            if task.limit is not None and number >= task.limit:
-                break
-            if batch.add(record):
-                yield batch.emit()
-        yield batch.emit()
+            raise ValueError("ingest reads a source, and the task has none")
+        form = self.inputs[source.input].form(source.path) or "text"
+        read = self._tables if form in TABULAR else self._rows
+        yield from read(source, form, self._fields(source.input, form), task)
 
-    def _records(self, source: Source) -> Iterator[Record]:
-        given, path, limits = self.inputs[source.input], Path(source.path), self._limits()
-        kind = given.format or _format(path)
-        if kind == "datasets":
-            return records.as_rows(_dataset(given, source))
-        if kind == "parquet":
-            return parquet_records(path, source.start, source.end)
-        if (source.start, source.end) == (0, -1):
-            stream, offset = streams.pieces(path, limits), 0
+    def _tables(self, source: Source, form: str, fields: Fields, task: Task) -> Iterator[Emit]:
+        from stages.readers import tables
+        from stages.readers.columns import Columns
+        from stages.readers.rows import Names
+
+        entry = self.inputs[source.input]
+        if form == "parquet":
+            parts = tables.read_parquet(source, fields, self._limits())
+        elif Path(source.path).is_file():
+            parts = tables.read_saved(source.path)
         else:
-            stream, offset = (
-                streams.plain_range(path, source.start, source.end),
-                streams.range_start(path, source.start),
-            )
-        match kind:
-            case "jsonl":
-                return records.jsonl(stream, limits, offset)
-            case "json":
-                return records.json_values(stream, limits)
-            case "csv" | "tsv":
-                return records.separated(stream, limits, "," if kind == "csv" else "\t")
-            case "text":
-                return records.text(stream, limits, self.documents, offset)
-            case _:
-                return warc.warc(stream, limits)
+            parts = tables.read_dataset(source.path or entry.path, entry.config, entry.split, entry.revision)
+        yield from Columns(Names(source.name), fields, task, self._schema()).gather(parts)
+        yield Emit(counters={"bytes_read": source.size})
 
+    def _rows(self, source: Source, form: str, fields: Fields, task: Task) -> Iterator[Emit]:
+        from stages.readers import text, warc
+        from stages.readers.records import JsonValues, lines
+        from stages.readers.rows import Rows
 
-class _Batch:
-    """Rows collected until they are worth a record batch."""
-
-    def __init__(self, stage: Ingest, source: Source, schema: pa.Schema, task: Task) -> None:
-        self.stage, self.source, self.schema, self.task = stage, source, schema, task
-        self.licence = stage.inputs[source.input].licence
-        self.columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        self.bad: list[tuple[str, str, str, str, bytes]] = []
-        self.bytes = 0
-
-    def add(self, record: Record) -> bool:
-        """Takes a record; whether the batch is full."""
-        place = f"{self.source.name}:{record.position}"
-        own = xxhash.xxh3_64_hexdigest(place.encode())
-        if isinstance(record, Bad):
-            self.bad.append((own, place, record.reason, record.detail, record.head))
+        stream = Stream(source.path, self._limits(), source.start, source.end)
+        if form in WEB:
+            items = warc.read_warc(stream, fields.max_bytes)
+        elif form in ("jsonl", "json"):
+            items = text.read_json(stream, fields, source.start, lines if form == "jsonl" else JsonValues())
+        elif form in ("csv", "tsv"):
+            items = text.read_csv(stream, fields, source.start, "\t" if form == "tsv" else ",")
         else:
-            self._good(record, own, place)
-        return self.bytes >= BATCH_BYTES or len(self.columns["id"]) + len(self.bad) >= BATCH_ROWS
+            items = text.read_text(stream, fields, source.start, self._setting(source.input, "documents"))
+        yield from Rows(source.name, fields, task, self._schema()).gather(items)
+        yield Emit(counters={"bytes_read": stream.consumed})
 
-    def _good(self, record: Good, own: str, place: str) -> None:
-        stage, fields = self.stage, record.fields
-        name = fields.pop(stage.id_field, None) if stage.id_field else None
-        own = str(name) if isinstance(name, str | int) and name != "" else own
-        payload = record.payload
-        if stage.html_field is not None and (html := fields.pop(stage.html_field, None)) is not None:
-            payload = html if isinstance(html, bytes) else str(html).encode("utf-8", "replace")
-        text = fields.pop(stage.text_field, None) if payload is None else fields.pop(stage.text_field, "")
-        if not isinstance(text, str):
-            reason = "missing_text" if text is None else "text_not_a_string"
-            found = f"field {stage.text_field!r}: {type(text).__name__}"
-            self.bad.append((own, place, reason, found, _json(fields)[:4096]))
-            return
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as error:
-            self.bad.append((own, place, "lone_surrogate", str(error.reason), text.encode("utf-8", "replace")[:4096]))
-            return
-        url = fields.pop(stage.url_field, None) if stage.url_field else None
-        kept = fields if stage.meta_fields is None else {k: fields[k] for k in stage.meta_fields if k in fields}
-        if self.licence:
-            kept = {**kept, "licence": self.licence}
-        row = {
-            "id": own,
-            "text": text,
-            "source": place,
-            "url": url if isinstance(url, str) else None,
-            "payload": payload,
-        }
-        row["meta"] = _json(kept).decode() if kept else None
-        for key, column in self.columns.items():
-            column.append(row.get(key))
-        self.bytes += size + len(payload or b"")
+    def _limits(self) -> Limits:
+        return Limits(self.max_ratio, self.max_expanded_bytes)
 
-    def emit(self) -> Emit:
-        """What has been collected; the batch is empty after it."""
-        arrays = [pa.array(self.columns[field.name], field.type) for field in self.schema]
-        rows = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        quarantine = quarantine_rows(self.bad, self.task)
-        counters = {"records": len(rows) + len(quarantine)}
-        self.columns, self.bad, self.bytes = {name: [] for name in self.schema.names}, [], 0
-        return Emit(rows=rows, quarantine=quarantine, counters=counters)
+    def _schema(self) -> pa.Schema:
+        """With `payload` if any input may carry pages: a web archive, an HTML field, files yet to be found."""
+        forms = [(k, entry.form(entry.path)) for k, entry in enumerate(self.inputs)]
+        pages = any(form is None or form in WEB or self._setting(k, "html_field") for k, form in forms)
+        return with_field(DOCUMENT, PAYLOAD) if pages else DOCUMENT
 
 
-def _json(value: Any) -> bytes:
-    """JSON with sorted keys; what JSON has no word for becomes its text."""
-    options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+def _dataset(entry: Input, k: int, title: str, folders: Sequence[Path]) -> Iterator[Source]:
+    """One source for each Arrow file of a saved dataset, else one for the whole of a folder or Hub name."""
+    folder = resolve(entry.path, folders)
+    saved = paths.saved_files(folder, entry.split) if folder.is_dir() else None
+    if saved is not None:
+        for path, below in saved:
+            yield Source(str(path), f"{title}/{below}".lstrip("/"), input=k, size=path.stat().st_size)
+        return
+    what = f"{entry.config or ''}@{entry.split}@{entry.revision or ''}"
+    place = str(folder) if folder.is_dir() else ""
+    digest = paths.folder_digest(folder) if place else entry.path
+    name = f"{title or entry.path}/{entry.split}"
+    yield Source(place, name, input=k, digest=f"{digest}@{what}")
+
+
+def _dataset_faults(entry: Input, folders: Sequence[Path]) -> Iterator[str]:
+    folder = resolve(entry.path, folders)
+    if not folder.is_dir() and (entry.path[0] in "./~" or entry.path.count("/") > 1):
+        yield f"{entry.path}: no such folder, nor the name of a dataset on the Hub"
+    if (folder / "dataset_dict.json").is_file() and paths.saved_files(folder, entry.split) is None:
+        yield f"{entry.path} has no split {entry.split!r}"
+
+
+def _nothing(path: str, folders: Sequence[Path]) -> str:
+    if paths.MAGIC.search(path):
+        return f"nothing matches {path}"
+    if resolve(path, folders).is_dir():
+        return f"{path}: no file of a known format beneath ({' '.join(paths.FORMATS)})"
+    return f"{path}: no such file or folder"
+
+
+def _columns(path: Path, form: str) -> list[str] | None:
+    """The columns of a Parquet, CSV or TSV file; None where they cannot be told (the run will say why)."""
+    import pyarrow.parquet as pq
+
     try:
-        return orjson.dumps(value, default=str, option=options)
-    except (orjson.JSONEncodeError, TypeError):
-        return orjson.dumps(ascii(value))
-
-
-def _format(path: Path) -> Format | None:
-    name = path.name
-    for suffix in streams.COMPRESSED:
-        name = name.removesuffix(suffix)
-    return SUFFIXES.get(Path(name).suffix.lower())
-
-
-def _name(given: Input, path: Path, folders: Sequence[Path]) -> str:
-    """The input's name and the file's place below its fixed part: the same wherever the working directory is."""
-    fixed = given.path
-    while glob.has_magic(fixed):
-        fixed = str(Path(fixed).parent)
-    root = resolve(fixed, folders)
-    if root.is_file():
-        root = root.parent
-    inside = path.relative_to(root).as_posix()
-    own = given.name or (Path(fixed).name if not Path(fixed).suffix else Path(fixed).parent.name)
-    return f"{own}/{inside}" if own else inside
-
-
-def _dataset_source(k: int, given: Input, folders: Sequence[Path]) -> Source:
-    local = resolve(given.path, folders)
-    digest = f"datasets:{given.path}:{given.split}"
-    if local.exists():
-        files = sorted(p for p in local.rglob("*") if p.is_file())
-        digest = xxhash.xxh3_128_hexdigest(b"".join(p.name.encode() + p.read_bytes() for p in files))
-    path = str(local) if local.exists() else given.path
-    return Source(path, f"{given.name or Path(given.path).name}/{given.split}", 0, -1, k, 0, digest)
-
-
-def _dataset(given: Input, source: Source) -> Iterator[dict[str, Any]]:
-    """Rows of a dataset: a folder made by save_to_disk, a folder of files, or a name, which is fetched as a stream."""
-    import datasets  # noqa: PLC0415 - a second to import, needed for this format only
-
-    path = Path(source.path)
-    if path.exists() and (path / "state.json").exists():
-        return iter(datasets.load_from_disk(source.path))
-    if path.exists() and (path / "dataset_dict.json").exists():
-        return iter(datasets.load_from_disk(source.path)[given.split])
-    return iter(datasets.load_dataset(source.path, split=given.split, streaming=True))
+        if form == "parquet":
+            return list(pq.read_schema(path).names)
+        if form in ("csv", "tsv"):
+            head = next(iter(Stream(str(path), Limits(1e9, 1 << 40))), b"").removeprefix(b"\xef\xbb\xbf")
+            return next(
+                csv.reader(io.StringIO(head.decode(errors="replace")), delimiter="\t" if form == "tsv" else ",")
+            )
+    except (OSError, ValueError, csv.Error, Broken, pa.ArrowException):
+        return None
+    return None

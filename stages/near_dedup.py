@@ -1,6 +1,7 @@
 """Near-duplicates: MinHash bands find candidates, exact Jaccard decides.
 
-Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and similarity, and the cluster
+Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and
+similarity, and the cluster
 table `clusters/` (one row per candidate). Most tools remove on a hash collision, and a third of what they remove is no duplicate; here a document goes only
 if the exact Jaccard with its survivor reaches the limit, for one more read of the text. Memory: 16 bytes per candidate
 document in clustering, `block_bytes` of shingles in verification.
@@ -52,7 +53,8 @@ PRESETS = {"14x8": (14, 8), "20x13": (20, 13), "26x11": (26, 11)}
 class NearDedup(Stage):
     """Drop documents whose shingles' exact Jaccard with a kept document reaches `similarity`.
 
-    Bands and rows: datasketch's optimum for `similarity`, missed pairs weighing most, since a false candidate costs only time.
+    Bands and rows: datasketch's optimum for `similarity`, missed pairs weighing most, since a false candidate costs
+    only time.
     """
 
     similarity: float = Field(0.8, gt=0, le=1, description="The Jaccard similarity at which a document is a duplicate.")
@@ -101,13 +103,13 @@ class NearDedup(Stage):
         )
 
     def _shingles(self, batch: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        from stages.kernels.minhash import distinct, folding, shingles  # noqa: PLC0415 - numba
+        from stages.kernels.minhash import distinct, folding, shingles
 
         data, offsets = text_buffers(batch["text"])
         return distinct(*shingles(data, offsets, folding(), self.shingle))  # type: ignore[no-any-return]
 
     def _sign(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        from stages.kernels.minhash import bands  # noqa: PLC0415
+        from stages.kernels.minhash import bands
 
         count, rows = self.banding()
         random = np.random.Generator(np.random.PCG64(task.seed))
@@ -149,7 +151,7 @@ class NearDedup(Stage):
 
     def _block(self, table: pa.RecordBatch, was_cut: bool) -> Emit:
         """Decides whole clusters (or a part of a giant one): one row per candidate."""
-        from stages.kernels.minhash import survivors  # noqa: PLC0415
+        from stages.kernels.minhash import survivors
 
         lists, clusters = table["shingles"], table["cluster"].to_numpy()
         values = np.ascontiguousarray(lists.flatten().to_numpy())
@@ -208,7 +210,7 @@ class NearDedup(Stage):
 @cache
 def optimal_banding(similarity: float, hashes: int) -> tuple[int, int]:
     """datasketch's (bands, rows) for a threshold, a missed pair weighing nineteen times a false candidate."""
-    from datasketch import MinHashLSH  # noqa: PLC0415 - half a second to import
+    from datasketch import MinHashLSH
 
     index = MinHashLSH(threshold=similarity, num_perm=hashes, weights=(0.05, 0.95))
     return index.b, index.r
@@ -238,7 +240,7 @@ def _edges(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
 
 def _cluster(batches: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
     """Edges → `components.arrow`: every candidate's ref, sorted, and its component's lowest ref."""
-    from stages.kernels.components import components  # noqa: PLC0415
+    from stages.kernels.components import components
 
     edges = [np.stack([b["low"].to_numpy(), b["high"].to_numpy()]) for b in batches]
     both = np.concatenate(edges, axis=1) if edges else np.empty((2, 0), np.uint64)
@@ -260,7 +262,8 @@ def _components(task: Task) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 
 def _blocks(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
-    """Batches regrouped so that a cluster's rows are together, unless they pass `limit` bytes: then it is cut (True)."""
+    """Batches regrouped so that a cluster's rows are together, unless they pass `limit` bytes: then it is cut
+    (True)."""
     held: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:

@@ -1,7 +1,9 @@
 """Documents → packed rows of exactly L tokens, shuffled; nothing lost, no document cut without need.
 
-Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents. Documents go to partitions by
-a seeded hash of their ids, so packing partition by partition is a global shuffle; memory is one partition, about 64 MB of tokens. Its one
+Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents.
+Documents go to partitions by
+a seeded hash of their ids, so packing partition by partition is a global shuffle; memory is one partition, about 64
+MB of tokens. Its one
 cost is padding: at most one bin's worth a partition over what best-fit leaves.
 """
 
@@ -255,8 +257,8 @@ def special_ids(path: Path) -> dict[str, int]:
     added = [t.content for _, t in sorted(tokenizer.get_added_tokens_decoder().items()) if t.special]
     if not added:
         raise ValueError(f"{file} has no special tokens to begin, end and pad with")
-    found = {}
+    found: dict[str, int] = {"vocab_size": tokenizer.get_vocab_size()}
     for k, role in enumerate(("bos", "eos", "pad")):
         name = names.get(f"{role}_token") or added[min(k, len(added) - 1)]
         found[f"{role}_id"] = tokenizer.token_to_id(name if isinstance(name, str) else name["content"])
-    return found | {"vocab_size": tokenizer.get_vocab_size()}
+    return found

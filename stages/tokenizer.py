@@ -1,7 +1,9 @@
 """A byte-level BPE tokenizer of the corpus's own.
 
-Reads documents, writes `tokenizer.json` (Hugging Face), `tokenizer_config.json`, `tokenizer.tiktoken` and the page of statistics. It learns
-from a sample of `sample_bytes`, chosen by the hash of ids, which is what its memory grows with: about 10 bytes per sampled byte.
+Reads documents, writes `tokenizer.json` (Hugging Face), `tokenizer_config.json`, `tokenizer.tiktoken` and the page
+of statistics. It learns
+from a sample of `sample_bytes`, chosen by the hash of ids, which is what its memory grows with: about 10 bytes per
+sampled byte.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ class Tokenizer(Stage):
         return {"sample_documents": len(sample), "sample_bytes": size, "vocabulary": tokenizer.get_vocab_size()}
 
     def _choose(self, partials: Iterator[pa.RecordBatch]) -> list[tuple[str, str, bool]]:
-        """(lang, text, held out) of the lowest ranks, up to the budget, whole or per language; one in 32 is held out."""
+        """(lang, text, held out) of the lowest ranks, up to the budget, whole or per language; one in 32 is held
+        out."""
         rows = [row for batch in partials for row in batch.to_pylist()]
         rows.sort(key=lambda row: (row["rank"], row["id"]))
         langs = {row["lang"] or "" for row in rows}
@@ -110,8 +113,10 @@ class Tokenizer(Stage):
 
 
 def train_bpe(texts: list[str], vocab_size: int, pattern: str, specials: tuple[str, ...], min_frequency: int) -> Any:
-    """A `tokenizers.Tokenizer`: byte-level BPE over all 256 bytes, special tokens last, no normaliser, no unknown token."""
-    from tokenizers import Regex, Tokenizer as HfTokenizer, decoders, models, pre_tokenizers, trainers
+    """A `tokenizers.Tokenizer`: byte-level BPE over all 256 bytes, special tokens last, no normaliser, no unknown
+    token."""
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as HfTokenizer
 
     tokenizer = HfTokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated")

@@ -1,6 +1,8 @@
-"""What a tokenizer is worth, on documents that it has not learnt from: `stats.json` for programs, `stats.md` for people.
+"""What a tokenizer is worth, on documents that it has not learnt from: `stats.json` for programs, `stats.md` for
+people.
 
-Reads a tokenizer and held-out documents (one in 32 of the sample). Bytes per token compare tokenizers of equal size only.
+Reads a tokenizer and held-out documents (one in 32 of the sample). Bytes per token compare tokenizers of equal size
+only.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ def write_statistics(folder: Path, found: dict[str, Any]) -> None:
     for lang, row in found["by_language"].items():
         ratios = (row["bytes_per_token"], row["tokens_per_word"], row["tokens_per_character"])
         lines.append(f"| {lang} | {row['documents']:,} | " + " | ".join(f"{x:.3f}" for x in ratios) + " |")
+    note = f"{whole['bytes_per_token']:.3f}" + (f", {v:.3f} with gpt2's pattern at equal size" if v else "")
+    (folder / "highlights.json").write_text(json.dumps({"bytes per token": note}) + "\n")
     for name in ("longest", "rarest"):
         lines += ["", f"{name.capitalize()}: " + " ".join(f"`{ascii(t)[1:-1]}`" for t in found[name])]
     (folder / "stats.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Shingles and MinHash signatures, straight from the bytes of a batch.
 
-Words are maximal runs of word characters (letters, digits, _; Python's `\\w`), lower-cased code point by code point; in scripts written without spaces
+Words are maximal runs of word characters (letters, digits, _; Python's `\\w`), lower-cased code point by code point;
+in scripts written without spaces
 each character is a word. A shingle is n words in a row (all of them where a document has fewer), as a 64-bit hash: two different
 ones collide once in 2^64. Lower case differs from `str.lower()` in two places: İ becomes i, and Σ at a word's end becomes σ.
 """
@@ -30,7 +31,8 @@ SPACELESS = (
 
 @cache
 def folding() -> NDArray[np.int32]:
-    """int32[0x110000]: 0 for a character that is in no word, else its lower case, negative where it is a word of its own."""
+    """int32[0x110000]: 0 for a character that is in no word, else its lower case, negative where it is a word of its
+    own."""
     table = np.zeros(0x110000, np.int32)
     for code in range(0x110000):
         char = chr(code)
@@ -99,7 +101,8 @@ def shingles(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The shingles of every text, in order of place and not yet distinct: (hashes uint64[:], offsets int64[texts + 1]).
 
-    A text of fewer than n words has one shingle of all its words; one without any word has one of its bytes that are not blank.
+    A text of fewer than n words has one shingle of all its words; one without any word has one of its bytes that are
+    not blank.
     """
     texts = len(offsets) - 1
     longest = 1
@@ -158,7 +161,8 @@ def bands(
 ) -> NDArray[np.uint64]:
     """Band keys uint64[texts, count] of MinHash signatures of count × rows hashes.
 
-    Hash i of a shingle's low 32 bits x is (factors[i]·x + addends[i]) mod 2^32, factors odd (a permutation); a signature
+    Hash i of a shingle's low 32 bits x is (factors[i]·x + addends[i]) mod 2^32, factors odd (a permutation); a
+    signature
     keeps each hash's minimum over the text's shingles (Broder 1997), a band's key mixes `rows` of them with the band's number.
     """
     texts = len(ends) - 1
@@ -199,7 +203,8 @@ def survivors(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Greedy, exact: (survivor int64[n], Jaccard float64[n]) of documents given in order, cluster after cluster.
 
-    A document joins the survivor of its cluster with the highest exact Jaccard of at least `similarity` (ties: the earlier),
+    A document joins the survivor of its cluster with the highest exact Jaccard of at least `similarity` (ties: the
+    earlier),
     or survives itself (Jaccard 1). Candidates come from an index of the survivors' prefixes: two sets of Jaccard ≥ t share one of the
     first |x| - ⌈t·|x|⌉ + 1 elements of each in any common order (prefix filtering; Xiao et al. 2008, PPJoin), so none is missed.
     """

@@ -1,8 +1,7 @@
 """Cuts a stream of bytes into records: lines, blocks between blank lines, or JSON values.
 
-Reads chunks, gives (position, bytes) pairs; a scanner tells where records end, `records` holds what is still open. The one
-trade-off: never more than one record's limit is held, so the bytes of a longer record are passed over and lost, but for
-its head.
+Reads chunks, gives (position, bytes) pairs; a scanner tells where records end, `records` holds what is still open. The
+one trade-off: never more than one record's limit is held, so of a longer record only the head is left.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class _Open:
         if self.size <= self.limit:
             self.pieces.append(piece)
         else:
-            self.pieces = [self.head() or piece[:HEAD]]
+            self.pieces = [b"".join([*self.pieces, piece[:HEAD]])[:HEAD]]
 
     def head(self) -> bytes:
         return b"".join(self.pieces)[:HEAD]
@@ -78,9 +77,7 @@ class _Open:
         return position, data
 
 
-def records(
-    chunks: Iterable[bytes], scan: Scanner, limit: int, start: int = 0
-) -> Iterator[tuple[int, bytes] | Bad]:
+def records(chunks: Iterable[bytes], scan: Scanner, limit: int, start: int = 0) -> Iterator[tuple[int, bytes] | Bad]:
     """Records of at most `limit` bytes with their positions, counted from `start`; `Bad` for a longer one.
 
     Where the stream is broken, the record that is open then and all that would follow are one `Bad`, the last.
@@ -115,6 +112,7 @@ class BlankLines:
     """A record ends with each blank line (nothing in it but white space)."""
 
     def __init__(self) -> None:
+        """At the start of a stream."""
         self._blank = True
         self._table = np.ones(256, np.int64)
         self._table[list(b" \t\r\n\v\f")] = 0
@@ -126,7 +124,8 @@ class BlankLines:
         inked = np.concatenate([[0 if self._blank else -1], np.cumsum(self._table[data])])
         at = inked[np.concatenate([[0], ends + 1])]
         self._blank = bool(inked[-1] == (at[-1]))
-        return ends[np.diff(at) == 0] + 1
+        blank: NDArray[np.int64] = ends[np.diff(at) == 0] + 1
+        return blank
 
 
 class JsonValues:
@@ -136,6 +135,7 @@ class JsonValues:
     """
 
     def __init__(self) -> None:
+        """At the start of a stream."""
         self._array: bool | None = None
         self._depth, self._in_string, self._escape = 0, 0, False
         self._step = np.zeros(256, np.int64)
@@ -157,9 +157,10 @@ class JsonValues:
         depths = self._depth + np.cumsum(steps)
         self._depth = int(depths[-1]) if len(depths) else self._depth
         closed = marks[(steps < 0) & (depths == 0)]
+        ends: NDArray[np.int64] = closed + 1
         if not self._array:
-            return closed + 1
-        parts = np.concatenate([closed, marks[(depths == 1) & ((steps == 0) | (steps > 0))]])
+            return ends
+        parts = np.concatenate([closed, marks[(depths == 1) & (steps >= 0)]])  # "]", then "[" and ","
         return np.unique(np.concatenate([parts, parts + 1]))
 
     def _quotes(self, data: NDArray[np.uint8]) -> NDArray[np.int64]:

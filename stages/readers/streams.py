@@ -1,7 +1,7 @@
 """Reads a file, plain or compressed, and gives its bytes in bounded chunks.
 
-A chunk is at most 32 MiB whatever the file claims, so a decompression bomb is met by its limits and not by memory. The one
-trade-off: Zstandard is fed 1 KiB at a time to hold that bound, which costs nothing that could be measured (1.4 GB/s out).
+A chunk is at most 32 MiB whatever the file claims, so a decompression bomb is met by its limits and not by memory. The
+one trade-off: Zstandard is fed 1 KiB at a time to hold that bound (1.4 GB/s out, 1.6 GB/s at 4 KiB).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Broken(Exception):  # noqa: N818
     """A stream that cannot be read further: `reason` is a short slug, `detail` says where and why."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        """Takes the slug and the sentence."""
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 
@@ -60,15 +61,17 @@ class Limits:
 class Stream:
     """The bytes of one file, or of the range [start, end) of a plain one; iterate over it once.
 
-    Raises `Broken` after the last good chunk of a truncated, corrupt or exploding file. `consumed`: bytes of the file read.
+    Raises `Broken` after the last good chunk of a truncated, corrupt or exploding file. `consumed`: bytes read so far.
     """
 
     def __init__(self, path: str, limits: Limits, start: int = 0, end: int = -1) -> None:
+        """Opens nothing yet; `end` -1 is the end of the file."""
         self.path, self.limits, self.start, self.end = path, limits, start, end
         self.codec = compression(path)
         self.consumed = self.expanded = 0
 
     def __iter__(self) -> Iterator[bytes]:
+        """The chunks, in order."""
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self.start)
             yield from self._expand(file, _decoder(self.codec)) if self.codec else self._plain(file)
@@ -121,9 +124,9 @@ def compression(path: str) -> str:
 
 def _decoder(codec: str) -> Callable[[], Decoder]:
     if codec == "gzip":
-        from isal import igzip_lib  # noqa: PLC0415
+        from isal import igzip_lib
 
-        return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)  # type: ignore[no-any-return]
+        return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     return {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor, "zstd": _Zstd}[codec]
 
 
@@ -134,7 +137,7 @@ class _Zstd:
     """Bytes fed at a time: a four-byte block may expand to 128 KiB, so these give 32 MiB at most."""
 
     def __init__(self) -> None:
-        import zstandard  # noqa: PLC0415
+        import zstandard
 
         # Windows up to 2 GiB (`zstd --long=31`): such memory is touched only as far as data really fills it.
         self._frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
