@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.stage import DOCUMENT, PAYLOAD, Emit, Task, with_field
+from pipeline.stage import DOCUMENT, PAYLOAD, Each, Emit, Task, with_field
 from stages.extract import Extract
 from stages.readers.guard import Fault, Guard, Text
 from stages.readers.page import decoded
@@ -22,11 +22,17 @@ def page(payload: bytes | None, content_type: str = "", text: str = "") -> dict[
     return {"text": text, "meta": meta, "payload": payload}
 
 
+def extracting(stage: Extract) -> Each:
+    (step,) = stage.steps()
+    assert isinstance(step, Each)
+    return step
+
+
 def run(stage: Extract, pages: list[dict[str, Any]], folder: Path) -> list[Emit]:
     rows = [{"id": f"d{k}", "source": f"s:{k}", **p} for k, p in enumerate(pages)]
     batch = pa.RecordBatch.from_pylist(rows, schema=PAGES)
     task = Task(stage="02-extract", seed=0, index=0, count=1, folder=folder, scratch=folder)
-    emits = list(stage.steps()[0].run(iter([batch]), task))
+    emits = list(extracting(stage).run(iter([batch]), task))
     kept = sum(len(e.rows) + len(e.drops or ()) + len(e.quarantine or ()) for e in emits)
     assert kept == len(pages)
     return emits
@@ -45,7 +51,7 @@ def test_pages_become_text_and_texts_stay(tmp_path: Path, engine: Any) -> None:
 def test_documents_without_the_column_pass(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pylist([{"id": "a", "text": "t", "source": "s:0"}], schema=DOCUMENT)
     task = Task(stage="02-extract", seed=0, index=0, count=1, folder=tmp_path, scratch=tmp_path)
-    (emit,) = Extract().steps()[0].run(iter([batch]), task)
+    (emit,) = extracting(Extract()).run(iter([batch]), task)
     assert emit.rows == batch
 
 

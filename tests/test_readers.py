@@ -181,12 +181,11 @@ def record(k: int, body: bytes = PAGE, length: object = None, kind: str = "respo
 def seen(data: bytes, limit: int = 1 << 20, size: int = 64) -> list[tuple[str, int]]:
     """(last part of the address or reason, position) of what a WARC gives."""
     items: list[Item] = list(read_warc(chunked(data, size), limit))
-    named = [
+    return [
         (str(i.values["url"])[-1] if isinstance(i, Record) else i.reason, i.position)
         for i in items
         if not isinstance(i, Passed)
     ]
-    return named
 
 
 def test_warc_pages_texts_and_what_is_passed_over() -> None:
