@@ -269,11 +269,14 @@ class Map(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule's verdict on a batch of n documents: scores float32[n] (NaN: not computed), limit, broken bool[n]."""
+    """One rule's verdict on a batch of n documents: scores float32[n] (NaN: not computed), broken bool[n].
+
+    limit: one for all, or float32[n] where it depends on the document (its language, say).
+    """
 
     name: str
     scores: NDArray[np.float32]
-    limit: float
+    limit: float | NDArray[np.float32]
     broken: NDArray[np.bool_]
 
 
@@ -346,10 +349,15 @@ def verdict(
         return Emit(rows=batch, counters=counters or {})
     where = np.flatnonzero(broken)
     reasons: list[list[dict[str, Any]]] = [
-        [{"rule": r.name, "score": float(r.scores[i]), "limit": r.limit} for r in rules if r.broken[i]] for i in where
+        [{"rule": r.name, "score": float(r.scores[i]), "limit": _limit(r, int(i))} for r in rules if r.broken[i]]
+        for i in where
     ]
     drops = drop_rows(batch.take(pa.array(where)), task, [r[0]["rule"] for r in reasons], broken=reasons)
     return Emit(rows=batch.filter(pa.array(~broken)), drops=drops, counters=counters or {})
+
+
+def _limit(rule: Rule, row: int) -> float:
+    return float(rule.limit[row]) if isinstance(rule.limit, np.ndarray) else rule.limit
 
 
 def drop_rows(

@@ -27,7 +27,7 @@ class ExactDedup(Stage):
 
     normalise: Literal["none", "whitespace", "text"] = Field(
         "whitespace",
-        description="What is not compared: nothing; runs of blanks; or blanks, case, and all but letters and digits (NFKC).",
+        description="What is not compared: nothing; runs of blanks; or all but letters and digits, and case (NFKC).",
     )
 
     def steps(self) -> tuple[Step, ...]:

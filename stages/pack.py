@@ -260,5 +260,8 @@ def special_ids(path: Path) -> dict[str, int]:
     found: dict[str, int] = {"vocab_size": tokenizer.get_vocab_size()}
     for k, role in enumerate(("bos", "eos", "pad")):
         name = names.get(f"{role}_token") or added[min(k, len(added) - 1)]
-        found[f"{role}_id"] = tokenizer.token_to_id(name if isinstance(name, str) else name["content"])
+        number = tokenizer.token_to_id(name if isinstance(name, str) else name["content"])
+        if number is None:
+            raise ValueError(f"{file} has no token {name!r}, which its config names")
+        found[f"{role}_id"] = number
     return found

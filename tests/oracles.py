@@ -18,7 +18,8 @@ def words(text: str) -> list[str]:
 
 
 def shingle_set(text: str, n: int) -> set[tuple[str, ...]]:
-    """The set of n-word shingles; all the words where there are fewer; the bytes that are not blank where there are none."""
+    """The set of n-word shingles; all the words where there are fewer; the bytes that are not blank where there are
+    none."""
     found = words(text)
     if not found:
         return {("", *(chr(b) for b in text.encode() if b > 32))}
@@ -32,7 +33,8 @@ def jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
 
 
 def greedy(sets: Sequence[set[tuple[str, ...]]], clusters: Sequence[int], similarity: float) -> list[int]:
-    """Each document's survivor: the earlier survivor of its cluster with the highest Jaccard ≥ similarity, or itself."""
+    """Each document's survivor: the earlier survivor of its cluster with the highest Jaccard ≥ similarity, or
+    itself."""
     chosen: list[int] = []
     for k, own in enumerate(sets):
         scores = [(jaccard(own, sets[j]), -j) for j in range(k) if chosen[j] == j and clusters[j] == clusters[k]]

@@ -54,7 +54,8 @@ def is_wide_ascii(char: str) -> bool:
 
 
 def is_control(char: str) -> bool:
-    """A control character but tab and newline, a deprecated or annotation character, a byte order mark, no character."""
+    """A control character but tab and newline, a deprecated or annotation character, a byte order mark, no
+    character."""
     code = ord(char)
     if char in "\t\n":
         return False

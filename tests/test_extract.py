@@ -28,21 +28,25 @@ def extracting(stage: Extract) -> Each:
     return step
 
 
+def listed(batch: pa.RecordBatch | None) -> list[dict[str, Any]]:
+    return [] if batch is None else list(batch.to_pylist())
+
+
 def run(stage: Extract, pages: list[dict[str, Any]], folder: Path) -> list[Emit]:
     rows = [{"id": f"d{k}", "source": f"s:{k}", **p} for k, p in enumerate(pages)]
     batch = pa.RecordBatch.from_pylist(rows, schema=PAGES)
     task = Task(stage="02-extract", seed=0, index=0, count=1, folder=folder, scratch=folder)
     emits = list(extracting(stage).run(iter([batch]), task))
-    kept = sum(len(e.rows) + len(e.drops or ()) + len(e.quarantine or ()) for e in emits)
-    assert kept == len(pages)
+    assert sum(len(listed(b)) for e in emits for b in (e.rows, e.drops, e.quarantine)) == len(pages)
     return emits
 
 
 @pytest.mark.parametrize("engine", ["resiliparse", "trafilatura"])
 def test_pages_become_text_and_texts_stay(tmp_path: Path, engine: Any) -> None:
     (emit,) = run(Extract(engine=engine), [page(HTML.encode()), page(None, text="untouched")], tmp_path)
+    assert emit.rows is not None
     assert emit.rows.schema == DOCUMENT
-    first, second = emit.rows.to_pylist()
+    first, second = listed(emit.rows)
     assert first["text"].strip() == PARAGRAPH.strip()
     assert json.loads(first["meta"]) == {"title": "The & title", "charset": "utf-8"}
     assert (second["text"], second["meta"]) == ("untouched", None)
@@ -57,8 +61,8 @@ def test_documents_without_the_column_pass(tmp_path: Path) -> None:
 
 def test_an_empty_page_is_dropped_with_its_rule(tmp_path: Path) -> None:
     (emit,) = run(Extract(), [page(b"<p> </p>"), page(b""), page(HTML.encode())], tmp_path)
-    assert len(emit.rows) == 1
-    assert [(d["id"], d["rule"], d["broken"]) for d in emit.drops.to_pylist()] == [
+    assert len(listed(emit.rows)) == 1
+    assert [(d["id"], d["rule"], d["broken"]) for d in listed(emit.drops)] == [
         (k, "empty", [{"rule": "empty", "score": 0.0, "limit": 1.0}]) for k in ("d0", "d1")
     ]
 
@@ -89,14 +93,14 @@ def test_hostile_pages_are_quarantined_and_the_others_read(tmp_path: Path) -> No
     good = page(HTML.encode())
     pages = [good, page(deep), good, page(names), page(big), good]
     (emit,) = run(Extract(timeout_seconds=0.5, max_page_bytes=2_000_000), pages, tmp_path)
-    bad = emit.quarantine.to_pylist()
+    bad = listed(emit.quarantine)
     assert [(b["id"], b["reason"]) for b in bad] == [
         ("d1", "page_timeout"),
         ("d3", "page_timeout"),
         ("d4", "page_too_large"),
     ]
     assert bad[0]["head"] == deep[:4096]
-    assert [r["text"].strip() for r in emit.rows.to_pylist()] == [PARAGRAPH.strip()] * 3
+    assert [r["text"].strip() for r in listed(emit.rows)] == [PARAGRAPH.strip()] * 3
     assert emit.counters["pages"] == 6
 
 

@@ -1,6 +1,7 @@
 """Near-duplicates: kernels against their twins, and the whole stage against the exact answer."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def hashed(texts: list[str], n: int) -> tuple[np.ndarray, np.ndarray]:
 def test_two_texts_share_shingles_as_their_sets_do(texts: list[str], n: int) -> None:
     values, ends = hashed(texts, n)
     sets = [oracles.shingle_set(text, n) for text in texts]
-    mine = [set(values[a:b].tolist()) for a, b in zip(ends, ends[1:], strict=False)]
+    mine = [set(values[a:b].tolist()) for a, b in pairwise(ends)]
     assert [len(s) for s in mine] == [len(s) for s in sets]
     for a in range(len(texts)):
         for b in range(a):

@@ -6,7 +6,7 @@ import json
 import lzma
 import random
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,12 @@ from stages.readers.warc import read_warc
 from tests import oracles_ingest as oracles
 
 LIMITS = Limits(1000.0, 1 << 40)
-COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 
 
 def chunked(data: bytes, size: int) -> Iterator[bytes]:
@@ -128,6 +133,7 @@ def test_a_line_over_the_limit_is_passed_over_in_bounded_memory() -> None:
     assert [type(item) for item in items] == [Record, Bad, Record]
     assert isinstance(items[1], Bad)
     assert (items[1].position, items[1].reason, len(items[1].head)) == (14, "record_too_large", 4096)
+    assert isinstance(items[2], Record)
     assert items[2].position == 14 + 10 + (300 << 20) + 3
     assert peak[0] < 40 << 20
 

@@ -1,7 +1,7 @@
 """Runs `page` in a process of its own, so that a hostile page costs that page and not the run.
 
 Gives pages, gets texts or faults; a process that a page killed is started anew for the next one. The one trade-off: a
-process start (0.05 s) for each shard with pages and each killed page, and a fifth of the speed (32 MB/s of HTML for 40).
+process start (0.05 s) for each shard and each killed page, and a fifth of the speed (32 MB/s of HTML for 40).
 """
 
 from __future__ import annotations
