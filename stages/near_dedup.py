@@ -2,7 +2,8 @@
 
 Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and
 similarity, and the cluster
-table `clusters/` (one row per candidate). Most tools remove on a hash collision, and a third of what they remove is no duplicate; here a document goes only
+table `clusters/` (one row per candidate). Most tools remove on a hash collision, and a third of what they remove is
+no duplicate; here a document goes only
 if the exact Jaccard with its survivor reaches the limit, for one more read of the text. Memory: 16 bytes per candidate
 document in clustering, `block_bytes` of shingles in verification.
 """

@@ -252,7 +252,10 @@ def test_sound_text_of_many_scripts_is_proven_and_never_copied(tmp_path: Path) -
         ("in\u200bvis\u200dible \u2060soft\u00adhyphen", "invisible softhyphen"),
         ("می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย", "می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย"),
         ("“Ａ１”，。！ﬁ²", "“Ａ１”，。！ﬁ²"),
-        ("cafe\u0301 \u212b", "café Å"),
+        ("cafe\u0301 \u212b ب\u0651\u064e", "café Å ب\u064e\u0651"),
+        ("voilÃ le travail", "voilà le travail"),
+        ("a\r\r\nb\r", "a\n\nb\n"),
+        ("&DiacriticalDoubleAcute; &CounterClockwiseContourIntegral;", "˝ &CounterClockwiseContourIntegral;"),
         ("\n \n a \t\n\n\n\n\nb\u3000\n\t\n", " a\n\n\nb\n"),
     ],
 )
@@ -336,6 +339,12 @@ def test_text_that_unwinds_for_ever_is_quarantined_at_once(name: str, tmp_path: 
         "fine",
         "schön",
     ]
+
+
+def test_a_segment_starts_anew(tmp_path: Path) -> None:
+    stage = Clean(ftfy=Ftfy(max_decode_length=7))
+    assert cleaned(Clean(), ["0123456Â x"], tmp_path) == ["0123456Â x"]
+    assert cleaned(stage, ["0123456Â x"], tmp_path) == [clean_text("0123456Â x", stage)] != ["0123456Â x"]
 
 
 def test_one_huge_line_is_repaired_in_segments(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 Words are maximal runs of word characters (letters, digits, _; Python's `\\w`), lower-cased code point by code point;
 in scripts written without spaces
-each character is a word. A shingle is n words in a row (all of them where a document has fewer), as a 64-bit hash: two different
-ones collide once in 2^64. Lower case differs from `str.lower()` in two places: İ becomes i, and Σ at a word's end becomes σ.
+each character is a word. A shingle is n words in a row (all of them where a document has fewer), as a 64-bit hash:
+two different
+ones collide once in 2^64. Lower case differs from `str.lower()` in two places: İ becomes i, and Σ at a word's end
+becomes σ.
 """
 
 from __future__ import annotations
@@ -163,7 +165,8 @@ def bands(
 
     Hash i of a shingle's low 32 bits x is (factors[i]·x + addends[i]) mod 2^32, factors odd (a permutation); a
     signature
-    keeps each hash's minimum over the text's shingles (Broder 1997), a band's key mixes `rows` of them with the band's number.
+    keeps each hash's minimum over the text's shingles (Broder 1997), a band's key mixes `rows` of them with the
+    band's number.
     """
     texts = len(ends) - 1
     size = count * rows
@@ -205,8 +208,10 @@ def survivors(
 
     A document joins the survivor of its cluster with the highest exact Jaccard of at least `similarity` (ties: the
     earlier),
-    or survives itself (Jaccard 1). Candidates come from an index of the survivors' prefixes: two sets of Jaccard ≥ t share one of the
-    first |x| - ⌈t·|x|⌉ + 1 elements of each in any common order (prefix filtering; Xiao et al. 2008, PPJoin), so none is missed.
+    or survives itself (Jaccard 1). Candidates come from an index of the survivors' prefixes: two sets of Jaccard ≥ t
+    share one of the
+    first |x| - ⌈t·|x|⌉ + 1 elements of each in any common order (prefix filtering; Xiao et al. 2008, PPJoin), so
+    none is missed.
     """
     n = len(ends) - 1
     chosen, scores = np.arange(n), np.ones(n)

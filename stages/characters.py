@@ -1,0 +1,183 @@
+"""What each character means to `clean`: one table over all code points, and ftfy's mojibake pattern as an automaton.
+
+Reads the running Python's Unicode data and the installed ftfy's own pattern and tables; writes numpy arrays for
+`stages.kernels.text.find_suspects`. Nothing is stored, so the tables always fit the versions in use; making them costs
+each process once (MEASURED).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.kernels.text import (
+    BAD,
+    CHANGED,
+    CLASS_SHIFT,
+    COMBINING_SHIFT,
+    FIRST,
+    JOINED,
+    JOINER,
+    MIDDLE,
+    SECOND,
+    SPACED,
+    START,
+    STOP,
+    WORD_BREAK,
+)
+
+CODE_POINTS = 0x110000
+JOINING_SCRIPTS = (
+    "\u0590-\u0dff\u0e80-\u109f\u1780-\u18af\u1a20-\u1aaf\u1b00-\u1c4f\u1cd0-\u1cff\ua840-\ua87f\ua8e0-\ua8ff"
+    "\ua930-\ua95f\ua980-\ua9df\uaa60-\uaa7f\uabc0-\uabff\ufb1d-\ufdff\ufe70-\ufefc"
+    "\U00010a00-\U00011fff\U0001e900-\U0001e95f"
+)
+"""Hebrew to Sinhala, Lao to Myanmar, Khmer, Mongolian and other scripts in which a joiner changes what is read (UAX
+#31, 2.3)."""
+EMOJI = "\u2190-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
+"""What a zero-width joiner follows in an emoji sequence (UTS #51)."""
+UNSPACED_SCRIPTS = "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
+"""Scripts written without spaces, where U+200B marks a word's end: Thai, Lao, Myanmar, Khmer … (UAX #14, class SA)."""
+JOINERS = "\u200c\u200d"
+ZERO_WIDTH_SPACE = "\u200b"
+
+Form = Literal["NFC", "NFKC", "none"]
+
+
+def character_table(form: Form, changed: Iterable[str], where_needed: bool, pattern: str) -> NDArray[np.uint32]:
+    """What `find_suspects` must know of each code point: uint32[0x110000].
+
+    form: the normalisation that must change nothing. changed: characters that some rule always changes. where_needed: a
+    joiner or U+200B is left where its script needs it (else nothing is said of them here). pattern: ftfy's mojibake
+    pattern, for the class of each character in bits 16–23.
+    """
+    table = _normalisation(form) if form != "none" else np.zeros(CODE_POINTS, np.uint32)
+    table[[ord(char) for char in changed]] |= CHANGED
+    if where_needed:
+        table[[ord(char) for char in JOINERS]] |= JOINER
+        table[ord(ZERO_WIDTH_SPACE)] |= WORD_BREAK
+        table[_members(JOINING_SCRIPTS + EMOJI)] |= JOINED
+        table[_members(UNSPACED_SCRIPTS)] |= SPACED
+    table[[ord(char) for char in "\n\r&<"]] |= STOP
+    table[:128] |= np.where(table[:128] & CHANGED, np.uint32(STOP), np.uint32(0))
+    return table | character_classes(pattern)[0].astype(np.uint32) << np.uint32(CLASS_SHIFT)
+
+
+def _members(ranges: str) -> NDArray[np.int64]:
+    """Code points of a character class without escapes ("a-cx")."""
+    bounds = re.findall(r"(.)(?:-(.))?", ranges, re.DOTALL)
+    return np.concatenate([np.arange(ord(low), ord(high or low) + 1) for low, high in bounds])
+
+
+def _normalisation(form: Literal["NFC", "NFKC"]) -> NDArray[np.uint32]:
+    """Quick-check data (UAX #15, 9): what changes alone, what may compose with what comes before, combining classes."""
+    codes = list(chain(range(0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE1000)))
+    chars = "".join(map(chr, codes))
+    table = np.zeros(CODE_POINTS, np.uint32)
+    table[codes] = np.fromiter(map(unicodedata.combining, chars), np.uint32, len(codes)) << np.uint32(COMBINING_SHIFT)
+    firsts = {chr(code) for code in range(0x1100, 0x1113)}
+    seconds = {chr(code) for code in chain(range(0x1161, 0x1176), range(0x11A8, 0x11C3))}
+    for char in chars:
+        parts = unicodedata.decomposition(char).split()
+        if len(parts) == 2 and not parts[0].startswith("<") and unicodedata.is_normalized("NFC", char):
+            firsts.add(chr(int(parts[0], 16)))
+            seconds.add(chr(int(parts[1], 16)))
+    table[[ord(char) for char in chars if not unicodedata.is_normalized(form, char)]] |= CHANGED
+    table[[ord(char) for char in chars if unicodedata.normalize("NFD", char)[0] in firsts]] |= FIRST
+    table[[ord(char) for char in seconds]] |= SECOND
+    return table
+
+
+ATOM = re.compile(
+    r"(?P<atom>\[(?:\\.|[^\]\\])*\]|\\.|[^\s\\\[\]|?*+(){}$])(?P<optional>\?)?|(?P<bar>\|)|[ \t\n]+", re.DOTALL
+)
+
+
+def _alternatives(pattern: str) -> list[list[tuple[str, bool]]]:
+    """A verbose pattern of alternatives, each a sequence of single-character atoms → [[(atom, optional)]]."""
+    body = "\n".join(line for line in pattern.split("\n") if not line.lstrip().startswith("#"))
+    found: list[list[tuple[str, bool]]] = [[]]
+    place = 0
+    while place < len(body):
+        match = ATOM.match(body, place)
+        if match is None:
+            raise ValueError(
+                f"ftfy's mojibake pattern holds more than characters and classes: {body[place : place + 20]!r}"
+            )
+        if match["bar"]:
+            found.append([])
+        elif match["atom"]:
+            found[-1].append((match["atom"], bool(match["optional"])))
+        place = match.end()
+    return found
+
+
+def character_classes(pattern: str) -> tuple[NDArray[np.uint8], list[frozenset[str]]]:
+    """The class of each code point, uint8[0x110000], and for each class the atoms of the pattern that match it."""
+    atoms = {atom for alternative in _alternatives(pattern) for atom, _ in alternative} - {"^"}
+    if re.search("[\u2600-\U0010ffff]-", pattern):
+        raise ValueError("ftfy's mojibake pattern holds ranges above U+2600")
+    listed = sorted({*map(chr, range(0x2600)), *"".join(atoms), "\u3000", "一", "。"})
+    text = "".join(listed)
+    matched = {atom: set(re.findall(atom, text)) for atom in sorted(atoms)}
+    signature = {char: frozenset(atom for atom in matched if char in matched[atom]) for char in listed}
+    kinds = sorted(set(signature.values()), key=sorted)
+    number = {kind: k for k, kind in enumerate(kinds)}
+    is_word = np.fromiter((chr(code).isalnum() for code in range(CODE_POINTS)), np.bool_, CODE_POINTS)
+    classes = np.where(is_word, number[signature["一"]], number[signature["。"]]).astype(np.uint8)
+    classes[[ord(char) for char in listed]] = [number[signature[char]] for char in listed]
+    return classes, kinds
+
+
+def mojibake_automaton(pattern: str) -> NDArray[np.uint16]:
+    """The pattern's search as an automaton: uint16[states, classes], the next state.
+
+    START is the state before a segment's first character, MIDDLE that before any other after characters that began no
+    match, BAD that after a match. Built by the subset construction on bit sets of positions (shift-and).
+    """
+    kinds = character_classes(pattern)[1]
+    begin = anchored = optional = final = place = 0
+    accepts = [0] * len(kinds)
+    for alternative in _alternatives(pattern):
+        atoms = alternative[1:] if alternative[0][0] == "^" else alternative
+        anchored |= 1 << place
+        begin |= 0 if atoms is not alternative else 1 << place
+        for atom, may_miss in atoms:
+            optional |= may_miss << place
+            for k, kind in enumerate(kinds):
+                accepts[k] |= (atom in kind) << place
+            place += 1
+        final |= 1 << (place - 1)
+        place += 1  # an empty position, so that no match runs on into the next alternative
+    states = {(-1, anchored): START, (0, begin): MIDDLE, (-2, 0): BAD}
+    rows: list[list[int]] = []
+    for partial, entry in (queue := list(states)):
+        row = []
+        for accept in accepts:
+            reach = entry | (partial << 1 if partial > 0 else 0)
+            after = (reach | (reach & optional) << 1) & accept
+            state = (-2, 0) if partial == -2 or after & final else (after, begin)
+            if state not in states:
+                states[state] = len(states)
+                queue.append(state)
+            row.append(states[state])
+        rows.append(row)
+    return np.array(rows, np.uint16)
+
+
+def longest_match(pattern: str) -> int:
+    """Characters in the pattern's longest alternative; each must hold one that is not ASCII, else ValueError."""
+    ascii_only = {chr(code) for code in range(128)}
+    for alternative in _alternatives(pattern):
+        if all(
+            optional or atom == "^" or ascii_only & set(re.findall(atom, "".join(ascii_only)))
+            for atom, optional in alternative
+        ):
+            raise ValueError(f"ftfy's mojibake pattern matches plain ASCII: {alternative}")
+    return max(map(len, _alternatives(pattern)))

@@ -1,0 +1,260 @@
+"""Text over Arrow buffers: lines that cleaning might change, line ends and blank lines, letters by script.
+
+Reads UTF-8 bytes and offsets; writes spans, tidied bytes or counts. `find_suspects` proves that a line would come
+out of
+ftfy and of the character rules as it went in, and names the lines it cannot prove; it names too many rather than too
+few.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
+"""Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
+joiner
+that may stay only after a JOINED; a word break that may stay only after a SPACED; ASCII that needs a closer look."""
+COMBINING_SHIFT, CLASS_SHIFT = 8, 16
+"""Where in an entry its canonical combining class is, and its class for the mojibake automaton (8 bits each)."""
+START, MIDDLE, BAD = 0, 1, 2
+"""States of the mojibake automaton: before a segment's first character, before any other, after a match."""
+NEWLINE, RETURN, AMPERSAND, LESS = 10, 13, 38, 60
+ENTITY_LENGTH = 24
+
+
+@njit(cache=True, nogil=True)
+def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int, unescape: int, segment: int) -> Any:
+    """Lines that cleaning might change: int64[m, 4] of (text, start, end, whether "<" came in an earlier line).
+
+    Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:], int64[n + 1]); a line runs to its newline, included. table:
+    uint32[0x110000], an entry for each code point; moves: uint16[states, classes], the mojibake automaton; longest: the
+    characters of its longest match. unescape: 0 leave HTML entities, 1 decode them until a "<" is seen, 2 always.
+    segment: a line of more bytes than this that is not all ASCII is a suspect. A return just before a newline is none.
+    """
+    found, count = np.empty((256, 4), np.int64), 0
+    for k in range(len(offsets) - 1):
+        place, end, angle = offsets[k], offsets[k + 1], False
+        while place < end:
+            after, suspect, entity, less = _read_line(data, place, end, table, moves, longest, segment)
+            if suspect or (entity and (unescape == 2 or (unescape == 1 and not angle and not less))):
+                if count == len(found):
+                    larger = np.empty((2 * count, 4), np.int64)
+                    larger[:count] = found
+                    found = larger
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = k, place, after, angle
+                count += 1
+            angle |= less
+            place = after
+    return found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest: int, segment: int) -> Any:
+    """One line from `start`: (where the next starts, suspect, holds an HTML entity's shape, holds a "<").
+
+    The automaton runs only near characters beyond ASCII: it starts `longest` characters before one, and stops as many
+    after the last, since every match holds one.
+    """
+    suspect = entity = less = beyond = False
+    state, idle = -1, 0
+    before = starter = np.uint32(0)
+    combining = np.uint32(0)
+    i = start
+    while i < end:
+        byte = data[i]
+        if byte < 0x80:
+            entry = table[byte]
+            if state >= 0:
+                state = moves[state, entry >> CLASS_SHIFT]
+                idle += 1
+                if idle > longest:
+                    suspect |= state == BAD
+                    state = -1
+            i += 1
+            if entry & STOP:
+                if byte == NEWLINE:
+                    break
+                if byte == AMPERSAND:
+                    entity |= _is_entity(data, i, end)
+                elif byte == LESS:
+                    less = True
+                elif byte == RETURN:
+                    single = i - 1 == start or data[i - 2] != RETURN
+                    suspect |= not (single and i < end and data[i] == NEWLINE)
+                else:
+                    suspect = True
+            continue
+        if i == start or data[i - 1] < 0x80:
+            before = starter = table[data[i - 1]] if i > start else np.uint32(0)
+            combining = np.uint32(0)
+        if state < 0:
+            beyond = True
+            first = max(start, i - longest)
+            state = START if first == start else MIDDLE
+            for j in range(first, i):
+                state = moves[state, table[data[j]] >> CLASS_SHIFT]
+        code, width = _decode(data, i)
+        entry = table[code]
+        state, idle = moves[state, entry >> CLASS_SHIFT], 0
+        order = entry >> COMBINING_SHIFT & np.uint32(0xFF)
+        suspect |= (entry & CHANGED) != 0 or ((entry & SECOND) != 0 and (starter & FIRST) != 0)
+        suspect |= order != 0 and order < combining
+        suspect |= (entry & JOINER) != 0 and not before & JOINED
+        suspect |= (entry & WORD_BREAK) != 0 and not before & SPACED
+        before, combining = entry, order
+        if order == 0:
+            starter = entry
+        i += width
+    suspect |= state == BAD or (beyond and i - start > segment)
+    return i, suspect, entity, less
+
+
+@njit(cache=True, nogil=True)
+def _is_entity(data: Any, i: int, end: int) -> bool:
+    """Whether what follows an ampersand, from `i`, is "#" or not, 1 to 24 ASCII letters or digits, and a semicolon."""
+    if i < end and data[i] == 35:
+        i += 1
+    length = 0
+    while i < end and length <= ENTITY_LENGTH:
+        byte = data[i]
+        if byte == 59:
+            return length > 0
+        if not (48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122):
+            return False
+        length += 1
+        i += 1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _decode(data: Any, i: int) -> Any:
+    """The code point of valid UTF-8 at `i`, and its bytes."""
+    lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, 1
+    if lead < 0xE0:
+        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+    if lead < 0xF0:
+        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
+    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
+    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+
+
+@njit(cache=True, nogil=True)
+def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) -> Any:
+    """Line ends and blank lines of n texts: (sizes int64[n], counts int64[n, 3]); writes the texts in a row into `out`.
+
+    A return before a newline goes. strip: so do blanks (tab and Unicode's Zs) before it and at the text's end.
+    most_blank:
+    of a run of blank lines so many stay, empty, and none where the text starts or ends; below 0, all stay as they are.
+    Call it with an empty `out` for the sizes, then with uint8[sum of sizes]. counts: returns removed, lines stripped,
+    blank lines removed.
+    """
+    n = len(offsets) - 1
+    sizes, counts = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)
+    writes, w = len(out) > 0, 0
+    for k in range(n):
+        place, end, begun, run = offsets[k], offsets[k + 1], w, 0
+        while place < end:
+            stop = place
+            while stop < end and data[stop] != NEWLINE:
+                stop += 1
+            last = stop
+            if stop < end and last > place and data[last - 1] == RETURN:
+                last -= 1
+                counts[k, 0] += 1
+            bare = _strip_blanks(data, place, last)
+            dropped = most_blank >= 0 and bare == place
+            if strip or dropped:
+                counts[k, 1] += bare < last
+                last = bare
+            if dropped:
+                run += 1
+            else:
+                kept = min(run, max(most_blank, 0)) if w > begun else 0
+                counts[k, 2] += run - kept
+                if writes:
+                    out[w : w + kept] = NEWLINE
+                    out[w + kept : w + kept + last - place] = data[place:last]
+                w += kept + last - place
+                if stop < end:
+                    if writes:
+                        out[w] = NEWLINE
+                    w += 1
+                run = 0
+            place = stop + 1
+        counts[k, 2] += run
+        sizes[k] = w - begun
+    return sizes, counts
+
+
+@njit(cache=True, nogil=True)
+def _strip_blanks(data: Any, start: int, stop: int) -> int:
+    """Where the blanks begin that end the line `data[start:stop]`."""
+    while stop > start:
+        last = data[stop - 1]
+        if last in (32, 9):
+            stop -= 1
+        elif last < 0x80 or stop - start < 2:
+            break
+        elif last == 0xA0 and data[stop - 2] == 0xC2:
+            stop -= 2
+        elif stop - start >= 3 and _is_wide_blank(data[stop - 3], data[stop - 2], last):
+            stop -= 3
+        else:
+            break
+    return stop
+
+
+@njit(cache=True, nogil=True)
+def _is_wide_blank(a: int, b: int, c: int) -> bool:
+    """Whether three bytes are a space of Unicode's Zs: U+1680, U+2000 to U+200A, U+202F, U+205F or U+3000."""
+    if a == 0xE2:
+        return (b == 0x80 and (0x80 <= c <= 0x8A or c == 0xAF)) or (b == 0x81 and c == 0x9F)
+    return (a == 0xE1 and b == 0x9A and c == 0x80) or (a == 0xE3 and b == 0x80 and c == 0x80)
+
+
+@njit(cache=True, nogil=True)
+def clip(data: Any, offsets: Any, most: int) -> Any:
+    """Where each of n texts ends after `most` characters at most: int64[n]."""
+    ends = offsets[1:].copy()
+    for k in range(len(ends)):
+        i, left = offsets[k], most
+        while i < ends[k]:
+            if data[i] & 0xC0 != 0x80:
+                if left == 0:
+                    ends[k] = i
+                    break
+                left -= 1
+            i += 1
+    return ends
+
+
+@njit(cache=True, nogil=True)
+def count_scripts(data: Any, starts: Any, ends: Any, scripts: Any, kinds: int) -> Any:
+    """Letters by script of n texts: int64[n, kinds]. scripts: uint8[0x110000], each code point's script, 0 for no
+    letter."""
+    counts = np.zeros((len(starts), kinds), np.int64)
+    for k in range(len(starts)):
+        row, i, end = counts[k], starts[k], ends[k]
+        while i < end:
+            code, width = _decode(data, i)
+            row[scripts[code]] += 1
+            i += width
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def plain_ascii(data: Any, starts: Any, ends: Any) -> Any:
+    """Which of n texts are all ASCII and hold a lower-case letter: bool[n]."""
+    plain = np.zeros(len(starts), np.bool_)
+    for k in range(len(starts)):
+        beyond, lower = np.uint8(0), False
+        for i in range(starts[k], ends[k]):
+            beyond |= data[i]
+            lower |= 97 <= data[i] <= 122
+        plain[k] = lower and beyond < 0x80
+    return plain
