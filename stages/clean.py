@@ -92,7 +92,7 @@ class Clean(Stage):
     )
     zero_width: Literal["where_needed", "remove", "keep"] = Field(
         "where_needed",
-        description="U+200B–U+200D and U+2060–U+2064. `where_needed`: joiners stay after letters of scripts that use them "
+        description="U+200B–U+200D, U+2060–U+2064. `where_needed`: joiners stay after letters of scripts that use them "
         "(Persian, Indic …) and in emoji, U+200B after letters of scripts without spaces (Thai, Khmer …).",
     )
     bidi: Literal["keep", "remove"] = Field(
@@ -193,8 +193,9 @@ def _rules(stage: Clean) -> tuple[tuple[str, Fixer], ...]:
         (stage.bidi == "remove", "bidi", partial(BIDI.sub, "")),
         (stage.zero_width != "keep", "zero_width", partial(zero_width.sub, "")),
         (stage.full_width != "keep", "full_width", partial(FULL_WIDTH.sub, lambda m: chr(ord(m[0]) - 0xFEE0))),
-        (stage.unicode != "none", "normalisation", partial(unicodedata.normalize, stage.unicode)),
     ]
+    if stage.unicode != "none":
+        rules.append((True, "normalisation", partial(unicodedata.normalize, stage.unicode)))
     return tuple((name, fixer) for chosen, name, fixer in rules if chosen)
 
 
@@ -234,10 +235,11 @@ def _repair_lines(
     growth = np.zeros(len(offsets) - 1, np.int64)
     mended: dict[int, set[str]] = {}
     pieces: list[memoryview | bytes] = []
-    view, place = memoryview(data), int(offsets[0])
+    view, place = data.data, int(offsets[0])
     for text, start, end, angle in suspects:
         line = str(view[start:end], "utf-8")
-        new = mend_line(line, bool(angle), tools, marks := set())
+        marks: set[str] = set()
+        new = mend_line(line, bool(angle), tools, marks)
         if new != line:
             pieces += [view[place:start], new.encode()]
             growth[text] += len(pieces[-1]) - (end - start)
@@ -316,4 +318,4 @@ def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
 def _fix_encoding_once(text: str, config: Any) -> str:
     from ftfy import _fix_encoding_one_step_and_explain
 
-    return _fix_encoding_one_step_and_explain(text, config).text
+    return str(_fix_encoding_one_step_and_explain(text, config).text)

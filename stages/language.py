@@ -1,9 +1,9 @@
 """Language of each document: label, score and script; documents outside the keep-list are dropped.
 
-Reads documents; writes `lang`, `lang_score` (0–1) and the struct column `language`, whose `script` is the ISO 15924 code of
-the script of most letters. Simplified and traditional Chinese have one label, `zh`, and two scripts, Hans and Hant. The
-default, py3langid's model run by a kernel, takes 140 MB a process and goes at MEASURED; the other two backends are called
-document by document.
+Reads documents; writes `lang`, `lang_score` (0–1) and the struct column `language`, whose `script` is the ISO 15924
+code of the script of most letters. Simplified and traditional Chinese have one label, `zh`, and two scripts, Hans and Hant.
+The default is py3langid's model run by a kernel over whole batches; the other two backends are called document by
+document, which is the price of choosing them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Language(Stage):
     def _identify(self, span: Span, task: Task) -> Labels:
         if self.backend == "langid":
             return _langid().classify(span)
-        texts = [str(memoryview(span[0])[a:b], "utf-8") for a, b in zip(*span[1:], strict=True)]
+        texts = [str(span[0].data[a:b], "utf-8") for a, b in zip(*span[1:], strict=True)]
         found = [self._ask(text, task) for text in texts]
         return [label for label, _ in found], np.array([score for _, score in found], np.float64)
 
@@ -116,7 +116,7 @@ class Language(Stage):
         return _ask_fasttext(text, task.artifacts["model"])
 
     def _sieve(self, batch: pa.RecordBatch, labels: list[str], scores: NDArray[np.float32], task: Task) -> Emit:
-        """Drops what the keep-list does not name, by a rule that names the label, and what it names but scores too low."""
+        """Drops what the keep-list does not name, by a rule that names the label, and what scores under its limit."""
         if self.keep is None:
             return Emit(rows=batch)
         broken: list[list[dict[str, Any]]] = []
@@ -187,7 +187,7 @@ def _as_langid_reads(span: Span) -> Span:
     from stages.kernels.text import plain_ascii
 
     data, starts, ends = span
-    view, changed = memoryview(data), {}
+    view, changed = data.data, {}
     for k in np.flatnonzero(~plain_ascii(data, starts, ends)).tolist():
         text = str(view[starts[k] : ends[k]], "utf-8")
         new = unicodedata.normalize("NFC", text.lower() if text.isupper() else text)
@@ -271,8 +271,8 @@ def _scripts() -> Scripts:
 def script_names(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
     """The script of most letters of each text, as ISO 15924 code; of equals, the first by name.
 
-    Han with kana is Jpan, with at least as much Hangul Kore, else Hans or Hant by the letters that only one of them uses,
-    Hani if neither leads. A text without letters is Zyyy.
+    Han with kana is Jpan, with at least as much Hangul Kore, else Hans or Hant by the letters that only one of them
+    uses, Hani if neither leads. A text without letters is Zyyy.
     """
     from stages.kernels.text import count_scripts
 

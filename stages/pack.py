@@ -1,26 +1,27 @@
 """Documents → packed rows of exactly L tokens, shuffled; nothing lost, no document cut without need.
 
-Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents.
-Documents go to partitions by
-a seeded hash of their ids, so packing partition by partition is a global shuffle; memory is one partition, about 64
-MB of tokens. Its one
-cost is padding: at most one bin's worth a partition over what best-fit leaves.
+Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents. Documents
+go to partitions by a seeded hash of their ids, so that packing partition by partition is a global shuffle. The
+trade-off: a partition (about 64 MB of tokens) is packed in memory and apart from others: UTILISATION.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.stage import Emit, Exchange, Stage, Step, Task, drop_rows
+from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, drop_rows, resolve
+from stages.encoder import Encoder, digest, special_ids
 from stages.kernels.arrow import read_only
 
 TOKENS = pa.schema(
@@ -28,10 +29,13 @@ TOKENS = pa.schema(
         ("key", pa.uint64()),
         ("ref", pa.uint64()),
         ("id", pa.string()),
+        ("source", pa.string()),
+        ("lang", pa.string()),
         ("held", pa.bool_()),
         ("tokens", pa.large_list(pa.int32())),
     ]
 )
+"""One encoded document on its way to its partition."""
 INTS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 PACKED = pa.schema(
     [
@@ -39,9 +43,18 @@ PACKED = pa.schema(
         pa.field("seq_lengths", INTS, nullable=False),
         pa.field("doc_ids", pa.list_(pa.string()), nullable=False),
         pa.field("doc_offsets", pa.list_(pa.int64()), nullable=False),
+        pa.field("sources", pa.list_(pa.string())),
+        pa.field("langs", pa.list_(pa.string())),
     ]
 )
-ROWS = 1024
+"""A packed row. input_ids: exactly L tokens, the padding at the end. Per segment: its length (they add up to the real
+tokens), its document's id, its first token's place in that document, the document's file of origin and language."""
+METADATA = "gristmill.pack"
+"""Key of the file's metadata: JSON with format, sequence_length, algorithm, seed, tokenizer_sha256, bos, eos, bos_id,
+eos_id, pad_id, vocab_size."""
+BATCH_TOKENS = 2 << 20
+HELD_SEED = 0x68656C64
+"""Seed of the hash that holds documents out: the same ones in every run, whatever the recipe's seed."""
 
 
 class Pack(Stage):
@@ -50,218 +63,213 @@ class Pack(Stage):
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "rows"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tokenizer: str | None = Field(None, description="A tokenizer.json or its folder; null: the recipe's own tokenizer.")
-    sequence_length: int = Field(2048, ge=8, description="Tokens of a row, L; labels are the row shifted by one.")
-    algorithm: Literal["best_fit", "concat"] = Field(
-        "best_fit", description="best_fit, or one stream cut every L tokens."
+    sequence_length: int = Field(
+        2048,
+        ge=8,
+        le=1 << 20,
+        description="Tokens in a row, L. Labels are the row shifted by one, within it: no row has L + 1.",
     )
-    bos: bool = Field(True, description="Begin each document with the beginning token.")
-    eos: bool = Field(True, description="End each document with the end token.")
-    validation: float = Field(0.005, ge=0, lt=1, description="Share of documents held out, by hash of their id.")
+    algorithm: Literal["best_fit", "concat"] = Field(
+        "best_fit",
+        description="best_fit: documents over L are cut every L tokens, all pieces packed by best-fit-decreasing. "
+        "concat: one stream of documents, cut every L tokens.",
+    )
+    bos: bool = Field(True, description="Begin each document with the beginning token (its first piece only).")
+    eos: bool = Field(True, description="End each document with the end token (its last piece only).")
+    validation: float = Field(
+        0.005, ge=0, lt=1, description="Share of documents held out, by the hash of their id, whatever the seed."
+    )
 
     def steps(self) -> tuple[Step, ...]:
         """One exchange: encode and scatter, gather and pack."""
-        return (
-            Exchange(
-                "rows", self._encode, TOKENS, "key", ("ref",), PACKED, gather=self._pack, aside={"validation": PACKED}
-            ),
-        )
+        aside = {"validation": PACKED}
+        return (Exchange("rows", self._encode, TOKENS, "key", ("ref",), PACKED, gather=self._pack, aside=aside),)
+
+    def check(self, folders: Sequence[Path]) -> list[Problem]:
+        """A given tokenizer that cannot be read, or has no special tokens."""
+        if self.tokenizer is None:
+            return []
+        try:
+            special_ids(resolve(self.tokenizer, folders))
+        except Exception as error:  # noqa: BLE001 - `tokenizers` raises bare Exception for a file it cannot read
+            return [Problem(("tokenizer",), f"{self.tokenizer}: {error}")]
+        return []
 
     def _encode(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        from stages.encoder import Encoder
+        from stages.kernels.pack import frame
 
-        encoder = Encoder(task.artifacts["tokenizer"])
-        special = special_ids(task.artifacts["tokenizer"])
-        start = 0
+        encoder, special = Encoder(task.artifacts["tokenizer"]), special_ids(task.artifacts["tokenizer"])
+        bos, eos = special["bos_id"] if self.bos else -1, special["eos_id"] if self.eos else -1
+        start = task.index << 32
         for batch in batches:
-            ids, offsets = encoder.encode(batch["text"].to_pylist())
-            ids, offsets = _framed(
-                ids, offsets, special["bos_id"] if self.bos else None, special["eos_id"] if self.eos else None
-            )
-            yield self._emit(batch, ids, offsets, start, task)
+            names = [i.encode() for i in batch["id"].to_pylist()]
+            keys = np.array([xxhash.xxh3_64_intdigest(name, task.seed) for name in names], np.uint64)
+            draws = np.array([xxhash.xxh3_64_intdigest(name, HELD_SEED) for name in names], np.uint64)
+            before = encoder.fallbacks
+            ids, offsets = encoder.encode(batch["text"], keys)
+            ids = frame(read_only(ids), read_only(offsets), bos, eos)
+            offsets = offsets + np.arange(len(offsets)) * (self.bos + self.eos)
+            held = draws < np.uint64(self.validation * 2.0**64)
+            refs = np.arange(start, start + len(batch), dtype=np.uint64)
             start += len(batch)
+            yield self._scattered(
+                batch, (keys, refs, held), (ids, offsets), task, {"encoder_fallback": encoder.fallbacks - before}
+            )
 
-    def _emit(
-        self, batch: pa.RecordBatch, ids: NDArray[np.int32], offsets: NDArray[np.int64], start: int, task: Task
+    def _scattered(
+        self,
+        batch: pa.RecordBatch,
+        marks: tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]],
+        encoded: tuple[NDArray[np.int32], NDArray[np.int64]],
+        task: Task,
+        counters: Mapping[str, int],
     ) -> Emit:
-        names = batch["id"].to_pylist()
-        keys = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed=task.seed + 1) for i in names], np.uint64)
-        share = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed=task.seed + 2) for i in names], np.float64) / 2**64
-        refs = np.arange(start, start + len(batch), dtype=np.uint64) | np.uint64(task.index << 32)
+        keys, refs, held = (pa.array(one) for one in marks)
+        ids, offsets = encoded
         tokens = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids))
-        held = share < self.validation
-        rows = pa.record_batch([pa.array(keys), pa.array(refs), batch["id"], pa.array(held), tokens], schema=TOKENS)
+        source = pc.replace_substring_regex(batch["source"], ":[^:]*$", "")
+        rows = pa.record_batch([keys, refs, batch["id"], source, batch["lang"], held, tokens], schema=TOKENS)
         empty = np.diff(offsets) == 0
-        counters = {"documents": len(batch), "documents_validation": int(held.sum()), "tokens": int(offsets[-1])}
+        counts = {
+            **counters,
+            "documents": len(batch),
+            "documents_validation": int((marks[2] & ~empty).sum()),
+            "text_bytes": pc.sum(pc.binary_length(batch["text"])).as_py() or 0,
+            "tokens": len(ids),
+        }
         if not empty.any():
-            return Emit(rows, counters=counters)
+            return Emit(rows, counters=counts)
         drops = drop_rows(batch.filter(pa.array(empty)), task, ["empty"] * int(empty.sum()))
-        return Emit(rows.filter(pa.array(~empty)), drops=drops, counters=counters)
+        return Emit(rows.filter(pa.array(~empty)), drops=drops, counters=counts)
 
     def _pack(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        table = pa.Table.from_batches(list(batches), TOKENS).combine_chunks()
-        schema = PACKED.with_metadata({"gristmill.pack": json.dumps(self._metadata(task), sort_keys=True)})
-        for held in (False, True):
-            part = table.filter(pa.array(np.equal(table["held"].to_numpy(), held), pa.bool_())).combine_chunks()
-            for batch, counters in self._rows(part, schema, task):
-                own = {f"{name}_validation" if held else name: n for name, n in counters.items()}
-                yield Emit(None, aside={"validation": batch}, counters=own) if held else Emit(batch, counters=own)
-
-    def _metadata(self, task: Task) -> dict[str, object]:
-        from stages.tokenizer import digest
-
-        path = task.artifacts["tokenizer"]
-        return {
-            "tokenizer_sha256": digest(path),
-            "sequence_length": self.sequence_length,
-            "algorithm": self.algorithm,
+        special = special_ids(task.artifacts["tokenizer"])
+        about = {
+            "format": 1,
+            "tokenizer_sha256": digest(task.artifacts["tokenizer"]),
             "seed": task.seed,
-            **special_ids(path),
+            **self.model_dump(include={"sequence_length", "algorithm", "bos", "eos"}),
+            **special,
         }
+        schema = PACKED.with_metadata({METADATA: json.dumps(about, sort_keys=True)})
+        yield Emit(pa.RecordBatch.from_pylist([], schema=schema))
+        table = pa.Table.from_batches(batches, TOKENS)
+        for held in (False, True):
+            part = table.filter(pc.equal(table["held"], held)).combine_chunks()
+            if not len(part):
+                continue
+            for batch, counters in self._rows(part, schema, special["pad_id"], task):
+                if held:
+                    own = {f"{name}_validation": n for name, n in counters.items()}
+                    yield Emit(aside={"validation": batch}, counters=own)
+                else:
+                    yield Emit(batch, counters=counters)
 
-    def _rows(self, part: pa.Table, schema: pa.Schema, task: Task) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
-        """Packed rows of one split, shuffled, in batches, each with its counters."""
-        if not len(part):
-            return
-        lists = part["tokens"].chunk(0)
-        tokens, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
-        tokens, offsets = tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
-        segments = (
-            _chunks(offsets, self.sequence_length)
-            if self.algorithm == "best_fit"
-            else _stream(offsets, self.sequence_length)
-        )
+    def _rows(
+        self, part: pa.Table, schema: pa.Schema, pad: int, task: Task
+    ) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
+        """Packed rows of one split in batches, each with its counters. Raises ValueError where a token is lost."""
+        lists, length = part["tokens"].chunk(0), self.sequence_length
+        documents = _Documents(part, lists.flatten().to_numpy(), lists.offsets.to_numpy() - lists.offsets[0].as_py())
         if self.algorithm == "best_fit":
-            order = np.argsort(-segments.length, kind="stable")
-            segments = segments.take(order)
-            from stages.kernels.pack import best_fit
-
-            segments.bin = best_fit(read_only(segments.length), self.sequence_length)
-        count = int(segments.bin.max()) + 1
-        random = np.random.Generator(np.random.PCG64([task.seed, task.index]))
-        place = np.empty(count, np.int64)
-        place[random.permutation(count)] = np.arange(count)
-        segments.bin = place[segments.bin]
-        segments = segments.take(np.argsort(segments.bin, kind="stable"))
-        if int(segments.length.sum()) != int(offsets[-1]):
-            raise ValueError(f"{offsets[-1]} tokens came in, {segments.length.sum()} were packed")
-        pad = special_ids(task.artifacts["tokenizer"])["pad_id"]
-        names = part["id"].combine_chunks()
-        for low in range(0, count, ROWS):
-            high = min(low + ROWS, count)
-            one = segments.slice(*np.searchsorted(segments.bin, [low, high]))
-            yield self._batch(one, low, high, tokens, offsets, names, pad, schema)
-
-    def _batch(
-        self,
-        one: _Segments,
-        low: int,
-        high: int,
-        tokens: NDArray[np.int32],
-        offsets: NDArray[np.int64],
-        names: pa.Array,
-        pad: int,
-        schema: pa.Schema,
-    ) -> tuple[pa.RecordBatch, dict[str, int]]:
-        """Rows [low, high) as a batch."""
-        length, rows = self.sequence_length, high - low
-        edges = np.searchsorted(one.bin, np.arange(low, high + 1)).astype(np.int32)
-        ends = np.cumsum(one.length)
-        before = np.concatenate([[0], ends])[edges[:-1]]
-        within = ends - one.length - before[one.bin - low]
-        where = np.repeat((one.bin - low) * length + within - (ends - one.length), one.length) + np.arange(ends[-1])
-        source = np.repeat(offsets[one.doc] + one.start - (ends - one.length), one.length) + np.arange(ends[-1])
-        flat = np.full(rows * length, pad, np.int32)
-        flat[where] = tokens[source]
-        starts = pa.array(edges)
-        columns = [
-            pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * length), pa.array(flat)).cast(INTS),
-            pa.ListArray.from_arrays(starts, pa.array(one.length.astype(np.int32))).cast(INTS),
-            pa.ListArray.from_arrays(starts, names.take(pa.array(one.doc))),
-            pa.ListArray.from_arrays(starts, pa.array(one.start)),
-        ]
-        sizes = np.diff(offsets)[one.doc]
-        first = one.start == 0
-        cut = first & (one.length < sizes)
-        counters = {
-            "rows": rows,
-            "padding": rows * length - int(ends[-1]),
-            "packed_tokens": int(ends[-1]),
-            "cuts": int(cut.sum()),
-            "needless_cuts": int((cut & (sizes <= length)).sum()),
-        }
-        return pa.RecordBatch.from_arrays(columns, schema=schema), counters
+            segments = _best_fit(documents.offsets, length)
+        else:
+            segments = _stream(documents.offsets, length)
+        segments = _shuffled(segments, np.random.Generator(np.random.PCG64([task.seed, task.index])), self.algorithm)
+        step, packed = max(1, BATCH_TOKENS // length), 0
+        count = int(segments.row[-1]) + 1
+        for low in range(0, count, step):
+            high = min(low + step, count)
+            one = segments.take(slice(*np.searchsorted(segments.row, [low, high])))
+            batch, counters = _batch(documents, one, np.full((high - low, length), pad, np.int32), low, schema)
+            packed += counters["tokens_packed"]
+            yield batch, counters
+        if packed != len(documents.tokens):
+            raise ValueError(f"{len(documents.tokens)} tokens came in, {packed} were packed")
 
 
+@dataclass(frozen=True, slots=True)
+class _Documents:
+    """The documents of one split of a partition: document k's tokens are `tokens[offsets[k]:offsets[k + 1]]`."""
+
+    table: pa.Table
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class _Segments:
-    """Pieces of documents: which document, its first token, how many, and the row each goes to; int64[n] each."""
+    """Pieces of documents: which document, the first token in it, how many, and the row each goes to; int64[n] each."""
 
-    def __init__(
-        self, doc: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64], bin_: NDArray[np.int64]
-    ) -> None:
-        self.doc, self.start, self.length, self.bin = doc, start, length, bin_
+    doc: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+    row: NDArray[np.int64]
 
-    def take(self, order: NDArray[np.int64]) -> _Segments:
-        """The segments in another order."""
-        return _Segments(self.doc[order], self.start[order], self.length[order], self.bin[order])
-
-    def slice(self, low: int, high: int) -> _Segments:
-        """Segments [low, high)."""
-        return _Segments(self.doc[low:high], self.start[low:high], self.length[low:high], self.bin[low:high])
+    def take(self, chosen: NDArray[np.int64] | slice) -> _Segments:
+        """Some of the segments, or all in another order."""
+        return _Segments(self.doc[chosen], self.start[chosen], self.length[chosen], self.row[chosen])
 
 
-def _chunks(offsets: NDArray[np.int64], length: int) -> _Segments:
-    """Documents cut every `length` tokens of their own, their last piece shorter."""
+def _best_fit(offsets: NDArray[np.int64], length: int) -> _Segments:
+    """Documents cut every `length` tokens of their own, their pieces packed."""
+    from stages.kernels.pack import best_fit
+
     sizes = np.diff(offsets)
     pieces = -(-sizes // length)
     doc = np.repeat(np.arange(len(sizes)), pieces)
     start = (np.arange(len(doc)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * length
-    return _Segments(doc, start, np.minimum(sizes[doc] - start, length), np.zeros(len(doc), np.int64))
+    sizes = np.minimum(sizes[doc] - start, length)
+    narrow = np.uint16 if length < 1 << 16 else np.uint32
+    order = np.argsort((length - sizes).astype(narrow), kind="stable")
+    row = best_fit(read_only(sizes[order]), length)
+    return _Segments(doc[order], start[order], sizes[order], row)
 
 
 def _stream(offsets: NDArray[np.int64], length: int) -> _Segments:
-    """All documents as one stream cut every `length` tokens."""
-    total = int(offsets[-1])
-    edges = np.union1d(offsets, np.append(np.arange(0, total, length), total))
-    begin, size = edges[:-1], np.diff(edges)
+    """All documents as one stream, cut every `length` tokens."""
+    edges = np.union1d(offsets, np.arange(0, offsets[-1], length))
+    begin = edges[:-1]
     doc = np.searchsorted(offsets, begin, side="right") - 1
-    return _Segments(doc, begin - offsets[doc], size, begin // length)
+    return _Segments(doc, begin - offsets[doc], np.diff(edges), begin // length)
 
 
-def _framed(
-    ids: NDArray[np.int32], offsets: NDArray[np.int64], bos: int | None, eos: int | None
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Every document with its beginning and end tokens."""
-    extra = (bos is not None) + (eos is not None)
-    new = offsets + extra * np.arange(len(offsets))
-    out = np.empty(int(new[-1]), np.int32)
-    shift = np.repeat(np.arange(len(offsets) - 1) * extra + (bos is not None), np.diff(offsets))
-    out[np.arange(len(ids)) + shift] = ids
-    if bos is not None:
-        out[new[:-1]] = bos
-    if eos is not None:
-        out[new[1:] - 1] = eos
-    return out, new
+def _shuffled(segments: _Segments, chance: np.random.Generator, algorithm: str) -> _Segments:
+    """Rows in random order; of best_fit also the segments of each, which come with the longest first. Sorted by row."""
+    places = chance.permutation(int(segments.row.max()) + 1)
+    if algorithm == "best_fit":
+        segments = segments.take(chance.permutation(len(segments.row)))
+    segments = _Segments(segments.doc, segments.start, segments.length, places[segments.row])
+    return segments.take(np.argsort(segments.row, kind="stable"))
 
 
-def special_ids(path: Path) -> dict[str, int]:
-    """{"bos_id", "eos_id", "pad_id", "vocab_size"} of a tokenizer.json or its folder.
+def _batch(
+    documents: _Documents, one: _Segments, rows: NDArray[np.int32], low: int, schema: pa.Schema
+) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """Fills `rows` (int32[rows, L], all padding) with the segments of rows low, low + 1, …; the batch and counters."""
+    from stages.kernels.pack import fill
 
-    Named by `tokenizer_config.json` beside it where that is, else its first special tokens in this order.
-    """
-    from tokenizers import Tokenizer
-
-    file = path / "tokenizer.json" if path.is_dir() else path
-    tokenizer = Tokenizer.from_file(str(file))
-    config = file.with_name("tokenizer_config.json")
-    names = json.loads(config.read_text()) if config.exists() else {}
-    added = [t.content for _, t in sorted(tokenizer.get_added_tokens_decoder().items()) if t.special]
-    if not added:
-        raise ValueError(f"{file} has no special tokens to begin, end and pad with")
-    found: dict[str, int] = {"vocab_size": tokenizer.get_vocab_size()}
-    for k, role in enumerate(("bos", "eos", "pad")):
-        name = names.get(f"{role}_token") or added[min(k, len(added) - 1)]
-        number = tokenizer.token_to_id(name if isinstance(name, str) else name["content"])
-        if number is None:
-            raise ValueError(f"{file} has no token {name!r}, which its config names")
-        found[f"{role}_id"] = number
-    return found
+    count, length = rows.shape
+    begins = read_only(documents.offsets[one.doc] + one.start)
+    copied = fill(read_only(documents.tokens), begins, read_only(one.length), read_only(one.row - low), rows)
+    edges = pa.array(np.searchsorted(one.row, np.arange(low, low + count + 1)).astype(np.int32))
+    doc = pa.array(one.doc)
+    ends = pa.array(np.arange(count + 1, dtype=np.int32) * length)
+    columns = [
+        pa.ListArray.from_arrays(ends, pa.array(rows.reshape(-1)), type=INTS),
+        pa.ListArray.from_arrays(edges, pa.array(one.length.astype(np.int32)), type=INTS),
+        pa.ListArray.from_arrays(edges, documents.table["id"].chunk(0).take(doc)),
+        pa.ListArray.from_arrays(edges, pa.array(one.start)),
+        pa.ListArray.from_arrays(edges, documents.table["source"].chunk(0).take(doc)),
+        pa.ListArray.from_arrays(edges, documents.table["lang"].chunk(0).take(doc)),
+    ]
+    sizes = np.diff(documents.offsets)[one.doc]
+    cut = (one.start == 0) & (one.length < sizes)
+    counters = {
+        "rows": count,
+        "tokens_packed": copied,
+        "padding": count * length - copied,
+        "cuts": int(cut.sum()),
+        "needless_cuts": int((cut & (sizes <= length)).sum()),
+    }
+    return pa.RecordBatch.from_arrays(columns, schema=schema), counters

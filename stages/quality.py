@@ -209,9 +209,7 @@ class Quality(Stage):
         grams = [{int(n): x for n, x in profile[key].items()} for key in ("top_n_grams", "dup_n_grams")]
         found = [
             *published.gopher_repetition(text, (None, None, profile["dup_line_frac"], None), *grams),
-            *published.fineweb(
-                text, tuple(published.MARKS), profile["line_punct"], None, 30, 0.1, profile["new_lines"]
-            ),
+            *published.fineweb(text, marks, profile["line_punct"], None, 30, 0.1, profile["new_lines"]),
             *published.gopher_quality(text, limits),
         ]
         return [published.Score(f"fineweb2_{s.rule.partition('_')[2]}", s.value, s.limit, s.broken) for s in found]

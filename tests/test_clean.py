@@ -69,81 +69,24 @@ def break_text(text: str, encodings: list[str]) -> str:
 
 
 broken = st.builds(break_text, st.sampled_from(WORDS), st.lists(st.sampled_from(WRONG), min_size=1, max_size=2))
-oddities = st.sampled_from(
-    [
-        "\r\n",
-        "\r",
-        "\n",
-        "\n\n\n",
-        " \n",
-        "\t\r\n",
-        "\x85",
-        "\u2028",
-        "\f",
-        "\v",
-        "\x1b[31m",
-        "\x1b",
-        "\x00",
-        "\x7f",
-        "\x9d",
-    ]
-    + [
-        "\u200b",
-        "\u200c",
-        "\u200d",
-        "\u200e",
-        "\u202b",
-        "\u2060",
-        "\ufeff",
-        "\u00ad",
-        "\ufffe",
-        "\ufffd",
-        "\ufffc",
-        "\ufdd0",
-    ]
-    + [
-        "&amp;",
-        "&amp;amp;lt;",
-        "&#x1F600;",
-        "&nosuch;",
-        "&EACUTE;",
-        "&#128;",
-        "&",
-        "<",
-        "<b>",
-        "&#10;",
-        "&ampx;",
-        "&#xD800;",
-    ]
-    + [
-        "ﬁ",
-        "Ａ１，",
-        "ﾊﾟ",
-        "“x”",
-        "　",
-        "\xa0",
-        " ",
-        "²",
-        "Å",
-        "\u1100\u1161\u11a8",
-        "가\u11a8",
-        "\U0002f800",
-        "\U000e0067",
-    ]
-    + [
-        "e\u0301",
-        "e\u0316\u0301",
-        "e\u0301\u0316",
-        "\u0301",
-        "à\u0323",
-        "\u09c7\u09be",
-        "\u0ba4\u0bbe",
-        "\u0344",
-        "ส้ม\u200bค",
-    ]
+oddities = st.one_of(
+    st.sampled_from(
+        ["\r\n", "\r", "\n", "\n\n\n", " \n", "\t\r\n", "\x85", "\u2028", "\f", "\v", "\x1b[31m", "\x1b", "\x9d"]
+    ),
+    st.sampled_from(["\x00", "\x7f", "\ufeff", "\u00ad", "\ufffe", "\ufffd", "\ufffc", "\ufdd0", "\U000e0067"]),
+    st.sampled_from(["\u200b", "\u200c", "\u200d", "\u200e", "\u202b", "\u2060", "ส้ม\u200bค"]),
+    st.sampled_from(["&amp;", "&amp;amp;lt;", "&#x1F600;", "&nosuch;", "&EACUTE;", "&#128;", "&#10;", "&#xD800;"]),
+    st.sampled_from(["&", "<", "<b>", "ﬁ", "Ａ１，", "ﾊﾟ", "“x”", "\u3000", "\xa0", " ", "²", "\u212b", "\U0002f800"]),
+    st.sampled_from(["e\u0301", "e\u0316\u0301", "e\u0301\u0316", "\u0301", "à\u0323", "\u0344", "ب\u0651\u064e"]),
+    st.sampled_from(["\u1100\u1161\u11a8", "가\u11a8", "\u09c7\u09be", "\u0ba4\u0bbe"]),
 )
 hostile = st.lists(oddities | broken | st.sampled_from(WORDS) | st.text(max_size=4), max_size=12).map("".join)
 documents = st.lists(hostile, min_size=1, max_size=6)
+
+
+def there(batch: pa.RecordBatch | None) -> pa.RecordBatch:
+    assert batch is not None
+    return batch
 
 
 def batch_of(texts: list[str]) -> pa.RecordBatch:
@@ -159,7 +102,7 @@ def run(stage: Clean, batch: pa.RecordBatch, folder: Path) -> list[Emit]:
 def cleaned(stage: Clean, texts: list[str], folder: Path) -> list[str]:
     """Every text after cleaning, dropped ones as empty; nothing may be lost or quarantined."""
     (emit,) = run(stage, batch_of(texts), folder)
-    kept = dict(zip(emit.rows["id"].to_pylist(), emit.rows["text"].to_pylist(), strict=True))
+    kept = dict(zip(there(emit.rows)["id"].to_pylist(), there(emit.rows)["text"].to_pylist(), strict=True))
     dropped = [] if emit.drops is None else emit.drops["id"].to_pylist()
     assert emit.quarantine is None
     assert sorted([*kept, *dropped], key=int) == [str(k) for k in range(len(texts))]
@@ -236,7 +179,7 @@ def test_sound_text_of_many_scripts_is_proven_and_never_copied(tmp_path: Path) -
     (emit,) = run(Clean(), batch, tmp_path)
     assert emit.counters["lines_sent_to_ftfy"] == 0
     assert emit.counters["documents_changed"] == 0
-    assert emit.rows["text"].buffers()[2].address == batch["text"].buffers()[2].address
+    assert there(emit.rows)["text"].buffers()[2].address == batch["text"].buffers()[2].address
 
 
 @pytest.mark.parametrize(
@@ -252,7 +195,8 @@ def test_sound_text_of_many_scripts_is_proven_and_never_copied(tmp_path: Path) -
         ("in\u200bvis\u200dible \u2060soft\u00adhyphen", "invisible softhyphen"),
         ("می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย", "می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย"),
         ("“Ａ１”，。！ﬁ²", "“Ａ１”，。！ﬁ²"),
-        ("cafe\u0301 \u212b ب\u0651\u064e", "café Å ب\u064e\u0651"),
+        ("cafe\u0301 \u212b", "café Å"),
+        ("ب\u0651\u064e", "ب\u064e\u0651"),
         ("voilÃ le travail", "voilà le travail"),
         ("a\r\r\nb\r", "a\n\nb\n"),
         ("&DiacriticalDoubleAcute; &CounterClockwiseContourIntegral;", "˝ &CounterClockwiseContourIntegral;"),
@@ -302,15 +246,15 @@ def test_each_mend_is_counted_once_a_document(tmp_path: Path) -> None:
 
 def test_returns_before_newlines_need_no_repair_in_python(tmp_path: Path) -> None:
     (emit,) = run(Clean(), batch_of(["a\r\nb\r\n\r\nc"]), tmp_path)
-    assert emit.rows["text"].to_pylist() == ["a\nb\n\nc"]
+    assert there(emit.rows)["text"].to_pylist() == ["a\nb\n\nc"]
     assert (emit.counters["lines_ended_crlf"], emit.counters["lines_sent_to_ftfy"]) == (3, 0)
 
 
 def test_an_empty_document_is_dropped_with_the_text_it_had(tmp_path: Path) -> None:
     (emit,) = run(Clean(), batch_of(["", "kept", " \n\u200b\n"]), tmp_path)
-    assert emit.rows["text"].to_pylist() == ["kept"]
-    assert emit.drops["rule"].to_pylist() == ["empty", "empty"]
-    assert emit.drops["text"].to_pylist() == ["", " \n\u200b\n"]
+    assert there(emit.rows)["text"].to_pylist() == ["kept"]
+    assert there(emit.drops)["rule"].to_pylist() == ["empty", "empty"]
+    assert there(emit.drops)["text"].to_pylist() == ["", " \n\u200b\n"]
 
 
 @given(documents)

@@ -15,9 +15,8 @@ from stages.rules import repeated_grams, repeats, top_gram
 from stages.words import sentences, words
 from tests import oracles
 
-GOLDEN = [
-    json.loads(line) for line in gzip.open(Path(__file__).parent / "golden/quality.jsonl.gz", "rt", encoding="utf-8")
-]
+LINES = gzip.decompress((Path(__file__).parent / "golden/quality.jsonl.gz").read_bytes()).decode().splitlines()
+GOLDEN = [json.loads(line) for line in LINES]
 TASK = Task("05-quality", 0, 0, 1, Path(), Path())
 
 
@@ -49,7 +48,8 @@ def test_a_drop_names_every_rule_it_broke_with_score_and_limit() -> None:
 
 
 def test_c4_cuts_lines_and_counts_them() -> None:
-    text = "A fine line of words [12] ends here. And so on! Really? Yes. It does.\nno mark\nUses cookies are a policy phrase.\nHi."
+    text = "A fine line of words [12] ends here. And so on! Really? Yes. It does.\nno mark\n"
+    text += "Uses cookies are a policy phrase.\nHi."
     emit = Quality(rules=("c4",))._run(oracles.documents([text]), TASK)
     assert emit.rows is not None
     assert emit.rows["text"].to_pylist() == ["A fine line of words  ends here. And so on! Really? Yes. It does."]

@@ -1,119 +1,239 @@
-"""Tokenizer and packing: three libraries agree, text comes back, no token is lost."""
+"""The tokenizer: a repeatable sample, files that three libraries agree on, statistics that can be checked."""
 
 import json
-from collections import defaultdict
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import Task
-from stages.encoder import Encoder, byte_lengths
-from stages.kernels.arrow import read_only
-from stages.kernels.pack import best_fit
-from stages.pack import Pack, special_ids
-from stages.tokenizer import PATTERNS, SAMPLE, Tokenizer, load_tiktoken
-from tests import oracles
+from pipeline.stage import DOCUMENT, Task
+from stages.tokenizer import PATTERNS, SAMPLE, SPLIT_RUN, Tokenizer, load_tiktoken, save, train_bpe, try_files
+from stages.tokenizer_sample import CLIP, budgets, choose, clipped
+from tests.test_encoder import HOSTILE, SPECIALS, TEXTS
 
-TEXTS = [
-    "The mill grinds slowly, but it's exceedingly fine: 12,345 grains don't lie.\n\n\tSee also <|eos|>.",
-    "敏捷的棕色狐狸跳过了懒狗。繁體字也在這裡，１２３！",
-    "Быстрая лиса — ёж; ñandú, Straße, भारत, العربية, ไทย 👩‍👩‍👧 \r\n  x = [1, 2]\u0301",
-] * 40
+LANGS = ("en", "zh", "ru")
+
+
+def corpus(count: int = 300) -> pa.RecordBatch:
+    """Documents in three languages, English ten times as many as the others together."""
+    rows = []
+    for k in range(count):
+        which = 0 if k % 11 else 1 + k % 2
+        text = f"{k}: {TEXTS[which]} " * (1 + k % 3)
+        rows.append({"id": f"d{k}", "text": text, "source": f"{which}.txt:{k}", "lang": LANGS[which]})
+    return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+
+
+def run(stage: Tokenizer, shards: Sequence[Sequence[pa.RecordBatch]], folder: Path, seed: int = 0) -> dict[str, int]:
+    """Both folds over the shards, into folder/sizes and folder/tokenizer; the counters of both."""
+    artifacts: dict[str, Path] = {}
+    counters: dict[str, int] = {}
+    for step in stage.steps():
+        out = folder / step.name
+        out.mkdir(parents=True)
+        scratch = folder / f"scratch-{step.name}"
+        scratch.mkdir()
+        tasks = [Task("09-t", seed, k, len(shards), out, scratch, artifacts=artifacts) for k in range(len(shards))]
+        rows = [e.rows for task, shard in zip(tasks, shards, strict=True) for e in step.map(iter(shard), task)]
+        counters |= step.finish(iter(rows), Task("09-t", seed, 0, 1, out, scratch, artifacts=artifacts))
+        artifacts[step.name] = out
+    return counters
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module", params=sorted(PATTERNS))
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    rows = [{"rank": k, "id": str(k), "lang": "en", "text": text + str(k)} for k, text in enumerate(TEXTS)]
-    stage = Tokenizer(vocab_size=400, pattern=request.param, compare_gpt2=request.param == "o200k")
-    task = Task(stage="01-tokenizer", seed=0, index=0, count=1, folder=folder, scratch=folder)
-    stage._finish(iter([pa.RecordBatch.from_pylist(rows, schema=SAMPLE)]), task)
-    return folder
+    path = tmp_path_factory.mktemp(request.param)
+    run(Tokenizer(vocab_size=400, pattern=request.param), [[corpus()]], path)
+    return path / "tokenizer"
 
 
-def agree(folder: Path, text: str) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    encoder = Encoder(folder)
-    ids, _ = encoder.encode([text])
-    fast = _loaded.setdefault(folder, (load_tiktoken(folder), PreTrainedTokenizerFast.from_pretrained(folder)))
-    assert fast[0].encode_ordinary(text) == ids.tolist()
-    assert fast[1](text, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids.tolist()
-    assert encoder.exact.decode(ids.tolist(), skip_special_tokens=False) == text
-    assert byte_lengths(encoder.exact)[ids].sum() == len(text.encode())
+def test_shards_and_batches_change_nothing(tmp_path: Path) -> None:
+    rows, stage = corpus(), Tokenizer(vocab_size=350, balance="lang", sample_bytes=20_000)
+    run(stage, [[rows]], tmp_path / "a")
+    run(stage, [[rows.slice(0, 40), rows.slice(40, 60)], [rows.slice(100, 0)], [rows.slice(100)]], tmp_path / "b")
+    run(stage, [[rows]], tmp_path / "c", seed=1)
+    assert files(tmp_path / "a/tokenizer") == files(tmp_path / "b/tokenizer")
+    assert files(tmp_path / "a/tokenizer") != files(tmp_path / "c/tokenizer")
 
 
-_loaded: dict[Path, tuple[object, object]] = {}
+@pytest.mark.parametrize("balance", ["lang", "source"])
+def test_a_balanced_sample_gives_each_group_its_share(tmp_path: Path, balance: str) -> None:
+    stage = Tokenizer(balance=balance, sample_bytes=6_000, weights={"zh": 0.5, "1.txt": 0.5})
+    sizes_step, step = stage.steps()
+    task = Task("t", 0, 0, 1, tmp_path, tmp_path, artifacts={"sizes": tmp_path})
+    sizes_step.finish((e.rows for e in sizes_step.map(iter([corpus()]), task)), task)
+    rows = [e.rows for e in step.map(iter([corpus()]), task)]
+    sample = choose(pa.Table.from_batches(rows, SAMPLE), stage.sample_bytes, stage.weights)
+    spent: Counter[str] = Counter()
+    for row in sample.to_pylist():
+        spent[row["lang"]] += len(row["text"].encode())
+    given_bytes = {"en": 2400, "zh": 1200, "ru": 2400}
+    longest = max(map(len, (t.encode() for t in corpus()["text"].to_pylist())))
+    assert all(given_bytes[lang] <= spent[lang] < given_bytes[lang] + longest for lang in LANGS)
 
 
-def test_three_libraries_agree_and_text_comes_back(trained: Path) -> None:
-    for text in TEXTS[:3]:
-        agree(trained, text)
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1000), max_size=6),
+    st.integers(0, 3000),
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 3.0])),
+)
+def test_budgets_spend_all_they_can(sizes: dict[str, int], total: int, weights: dict[str, float]) -> None:
+    found = budgets(sizes, total, weights)
+    wanted = {group for group in sizes if weights.get(group, 1.0)}
+    assert all(0 <= found[group] <= size for group, size in sizes.items())
+    assert all(found[group] == 0 for group in sizes.keys() - wanted)
+    most = min(total, sum(sizes[group] for group in wanted))
+    assert most - len(sizes) <= sum(found.values()) <= most
+    short = {group: found[group] / weights.get(group, 1.0) for group in wanted if found[group] < sizes[group]}
+    level = max(short.values(), default=0)
+    assert all(level - value <= 4 for value in short.values()), "those that could give more give alike"
+    assert all(found[g] / weights.get(g, 1.0) <= level + 4 for g in wanted - short.keys() if short)
 
 
-@given(text=st.text(st.sampled_from("a'S 1\n\r\t中é\u0301\u200d👩<|eos>") | st.characters(codec="utf-8"), max_size=40))
-@settings(deadline=None, max_examples=40)
-def test_hostile_text_comes_back(trained: Path, text: str) -> None:
-    agree(trained, text)
+def test_a_long_document_gives_its_beginning_only() -> None:
+    texts = pa.array(["短", "書" * (CLIP + 5)], pa.large_string())
+    assert clipped(texts).to_pylist() == ["短", "書" * CLIP]
+    assert clipped(texts.slice(0, 1)).to_pylist() == ["短"]
 
 
-def test_training_is_repeatable_and_tells_its_statistics(trained: Path, tmp_path: Path) -> None:
-    rows = [{"rank": k, "id": str(k), "lang": "en", "text": text + str(k)} for k, text in enumerate(TEXTS)]
-    pattern = json.loads((trained / "stats.json").read_text())["pattern"]
-    task = Task(stage="01-tokenizer", seed=0, index=0, count=1, folder=tmp_path, scratch=tmp_path)
-    stage = Tokenizer(vocab_size=400, pattern=pattern, compare_gpt2=pattern == "o200k")
-    stage._finish(iter([pa.RecordBatch.from_pylist(rows, schema=SAMPLE)]), task)
-    for path in trained.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-    stats = json.loads((trained / "stats.json").read_text())
-    assert stats["held_out"]["bytes_per_token"] > 1
-    assert ("gpt2_pattern_bytes_per_token" in stats) == (pattern == "o200k")
-    assert special_ids(trained) == {"bos_id": 397, "eos_id": 398, "pad_id": 399, "vocab_size": 400}
+def test_three_libraries_agree(trained: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from stages.encoder import Encoder
+
+    encoding, fast, encoder = load_tiktoken(trained), AutoTokenizer.from_pretrained(trained), Encoder(trained)
+    assert (fast.bos_token, fast.eos_token, fast.pad_token) == SPECIALS
+    assert len(fast) == encoding.n_vocab == 400
+    for text in TEXTS:
+        ids = encoder.encode(pa.array([text], pa.large_string()))[0].tolist()
+        assert encoding.encode_ordinary(text) == ids
+        assert fast(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
+        assert fast.decode(ids) == encoding.decode(ids) == text
+        assert encoding.encode(text, allowed_special="all") == fast(text)["input_ids"], "specials that are meant"
 
 
-@given(st.lists(st.integers(1, 16), max_size=60))
-@settings(deadline=None)
-def test_best_fit_fills_bins_as_its_slow_twin_does(lengths: list[int]) -> None:
-    lengths = sorted(lengths, reverse=True)
-    bins = best_fit(read_only(np.array(lengths, np.int64)), 16)
-    room = np.full(bins.max() + 1 if lengths else 0, 16)
-    np.subtract.at(room, bins, lengths)
-    assert sorted(room.tolist()) == oracles.best_fit(lengths, 16)
+@given(text=HOSTILE)
+@settings(deadline=None, max_examples=60)
+def test_tiktoken_agrees_on_hostile_text(trained: Path, text: str) -> None:
+    if trained not in _encodings:
+        from tokenizers import Tokenizer as Loaded
+
+        exact = Loaded.from_file(str(trained / "tokenizer.json"))
+        exact.encode_special_tokens = True
+        _encodings[trained] = (load_tiktoken(trained), exact)
+    encoding, exact = _encodings[trained]
+    assert encoding.encode_ordinary(text) == exact.encode(text).ids
+    assert exact.decode(exact.encode(text).ids, skip_special_tokens=False) == text
 
 
-@pytest.mark.parametrize("algorithm", ["best_fit", "concat"])
-@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
-def test_every_token_is_packed_once_in_its_place(trained: Path, tmp_path: Path, algorithm: str) -> None:
-    batch = oracles.documents([text * (k % 5) + str(k) for k, text in enumerate(TEXTS)])
-    stage = Pack(sequence_length=64, algorithm=algorithm, validation=0.1)
-    task = Task("01-pack", 0, 0, 1, tmp_path, tmp_path, artifacts={"tokenizer": trained})
-    emits = list(stage._encode(iter([batch.slice(0, 7), batch.slice(7)]), task))
-    rows = pa.Table.from_batches([e.rows for e in emits]).sort_by([("key", "ascending"), ("ref", "ascending")])
-    expected = dict(zip(rows["id"].to_pylist(), rows["tokens"].to_pylist(), strict=True))
-    held = dict(zip(rows["id"].to_pylist(), rows["held"].to_pylist(), strict=True))
-    assert 0 < sum(held.values()) < len(held) / 2
-    outputs = [
-        [(e.rows, e.aside) for e in stage._pack(iter(rows.to_batches(max_chunksize=size)), task)] for size in (3, 1000)
+_encodings: dict[Path, tuple[object, object]] = {}
+
+
+@pytest.mark.parametrize("trained", ["o200k"], indirect=True)
+def test_ids_are_bytes_then_merges_then_specials(trained: Path) -> None:
+    written = json.loads((trained / "tokenizer.json").read_text(encoding="utf-8"))
+    assert [(t["content"], t["id"]) for t in written["added_tokens"]] == [
+        (name, 397 + k) for k, name in enumerate(SPECIALS)
     ]
-    assert str(outputs[0]) == str(outputs[1])
-    found: dict[str, dict[int, list[int]]] = defaultdict(dict)
-    for main, aside in outputs[0]:
-        packed = aside["validation"] if main is None else main
-        for row in packed.to_pylist():
-            assert len(row["input_ids"]) == 64
-            at = 0
-            for name, start, length in zip(row["doc_ids"], row["doc_offsets"], row["seq_lengths"], strict=True):
-                assert held[name] == (main is None)
-                found[name][start] = row["input_ids"][at : at + length]
-                at += length
-            assert row["input_ids"][at:] == [399] * (64 - at)
-    joined = {name: [t for _, part in sorted(parts.items()) for t in part] for name, parts in found.items()}
-    assert joined == expected
-    if algorithm == "best_fit":
-        assert all(len(parts) == -(-len(expected[name]) // 64) for name, parts in found.items()), "no needless cut"
-    assert expected["d0"][0] == 397
-    assert expected["d0"][-1] == 398
+    vocabulary = written["model"]["vocab"]
+    merged = [vocabulary["".join(pair)] for pair in written["model"]["merges"]]
+    assert merged == list(range(256, 397))
+    assert (written["normalizer"], written["post_processor"]) == (None, None)
+    assert written["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] == PATTERNS["o200k"]
+    assert len(written["pre_tokenizer"]["pretokenizers"]) == 2, "only training cuts long runs"
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("trained", ["o200k"], indirect=True)
+def test_the_number_of_threads_changes_nothing(trained: Path, tmp_path: Path, threads: str) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from stages.tokenizer import Tokenizer
+        from tests.test_tokenizer import corpus, run
+        run(Tokenizer(vocab_size=400), [[corpus()]], Path(sys.argv[1]))
+    """
+    env = {**os.environ, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=True, cwd=Path(__file__).parents[1])
+    assert files(tmp_path / "tokenizer") == files(trained)
+
+
+def test_long_runs_are_learnt_in_pieces_but_encoded_whole() -> None:
+    texts = pa.chunked_array([pa.array(["磨" * 1000] * 4, pa.large_string())])
+    tokenizer = train_bpe(texts, "o200k", 400, SPECIALS)
+    longest = max(len(token) for token in tokenizer.get_vocab())
+    assert longest == 3 * SPLIT_RUN
+    assert tokenizer.pre_tokenizer.pre_tokenize_str("磨" * 1000)[0][1] == (0, 1000)
+
+
+def test_statistics_can_be_counted_again(tmp_path: Path) -> None:
+    counters = run(Tokenizer(vocab_size=400), [[corpus()]], tmp_path)
+    folder = tmp_path / "tokenizer"
+    stats = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
+    encoding = load_tiktoken(folder)
+    whole = stats["overall"]
+    assert stats["held_out"] is True
+    assert counters["sample_documents"] + whole["documents"] == 300
+    assert counters["tiktoken_tried"] == counters["tried"] == whole["documents"]
+    assert (counters["tiktoken_differs"], counters["vocabulary"]) == (0, 400)
+    rows = sorted(corpus().to_pylist(), key=lambda row: xxhash.xxh3_64_intdigest(row["id"].encode(), 0))
+    texts = {lang: [row["text"] for row in rows if row["lang"] == lang][::16] for lang in LANGS}
+    for lang, own in texts.items():
+        row, joined = stats["by_language"][lang], "".join(own)
+        tokens = sum(len(encoding.encode_ordinary(text)) for text in own)
+        assert (row["documents"], row["bytes"], row["tokens"]) == (len(own), len(joined.encode()), tokens)
+        assert row["bytes_per_token"] == round(len(joined.encode()) / tokens, 4)
+        assert row["tokens_per_character"] == round(tokens / len(joined), 4)
+        words = sum(len(text.split()) for text in own)
+        assert row["tokens_per_word"] == (None if lang == "zh" else round(tokens / words, 4))
+    ids = Counter(i for own in texts.values() for text in own for i in encoding.encode_ordinary(text))
+    assert stats["never_met"] == sum(ids[i] == 0 for i in range(397))
+    assert stats["met_under_10_times"] == sum(ids[i] < 10 for i in range(397))
+    assert [row["times"] for row in stats["rarest"]] == sorted(ids.values())[:20]
+    lengths = sorted((len(encoding.decode_single_token_bytes(i)) for i in range(397)), reverse=True)
+    assert [row["bytes"] for row in stats["longest"]] == lengths[:20]
+    assert stats["gpt2_pattern"]["vocabulary"] == 400
+    assert stats["gpt2_pattern"]["bytes_per_token"] > 1
+    note = json.loads((folder / "highlights.json").read_text(encoding="utf-8"))["bytes per token"]
+    assert f"{whole['bytes_per_token']:.3f}" in note
+    assert f"{stats['gpt2_pattern']['bytes_per_token']:.3f}" in note
+    page = (folder / "stats.md").read_text(encoding="utf-8")
+    assert all(f"| {lang} |" in page for lang in LANGS)
+    assert all(char.isprintable() for line in page.splitlines() for char in line)
+
+
+def test_a_sample_too_small_to_hold_any_out_says_so(tmp_path: Path) -> None:
+    run(Tokenizer(vocab_size=300, compare_gpt2=False), [[corpus(1)]], tmp_path)
+    stats = json.loads((tmp_path / "tokenizer/stats.json").read_text(encoding="utf-8"))
+    assert stats["held_out"] is False
+    assert "for want of others" in (tmp_path / "tokenizer/stats.md").read_text(encoding="utf-8")
+
+
+def test_files_that_do_not_give_a_text_back_are_refused(tmp_path: Path) -> None:
+    from tokenizers.normalizers import Lowercase
+
+    texts = pa.chunked_array([pa.array(TEXTS, pa.large_string())])
+    tokenizer = train_bpe(texts, "cl100k", 300, SPECIALS)
+    tokenizer.normalizer = Lowercase()
+    save(tokenizer, tmp_path, "cl100k", SPECIALS)
+    with pytest.raises(ValueError, match="does not give a text back"):
+        try_files(tmp_path, texts)
+
+
+@pytest.mark.parametrize("trained", ["o200k"], indirect=True)
+def test_without_tiktoken_the_trial_says_so(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    texts = pa.chunked_array([pa.array(TEXTS, pa.large_string())])
+    assert try_files(trained, texts) == {"tried": len(TEXTS), "tiktoken_tried": 0, "tiktoken_differs": 0}

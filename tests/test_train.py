@@ -13,7 +13,7 @@ import torch
 
 from pipeline.stage import Task
 from stages.pack import PACKED
-from stages.tokenizer import SAMPLE, Tokenizer
+from stages.tokenizer import save, train_bpe
 from stages.train import Train
 from stages.train.checkpoint import OtherDataError
 from stages.train.data import Rows, collate
@@ -31,10 +31,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer and packed shards of random, repetitive rows, some padded."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "tokenizer").mkdir()
-    rows = [{"rank": k, "id": str(k), "lang": "en", "text": f"the mill grinds {k} 磨坊"} for k in range(64)]
-    task = Task("t", 0, 0, 1, folder / "tokenizer", folder)
-    Tokenizer(vocab_size=300, compare_gpt2=False)._finish(iter([pa.RecordBatch.from_pylist(rows, schema=SAMPLE)]), task)
-    vocab = json.loads((folder / "tokenizer/stats.json").read_text())["vocabulary"]
+    texts = pa.chunked_array([pa.array([f"the mill grinds {k} 磨坊" for k in range(64)], pa.large_string())])
+    specials = ("<|bos|>", "<|eos|>", "<|pad|>")
+    tokenizer = train_bpe(texts, "o200k", 300, specials)
+    save(tokenizer, folder / "tokenizer", "o200k", specials)
+    vocab = tokenizer.get_vocab_size()
     meta = {"sequence_length": 24, "vocab_size": vocab, "bos_id": vocab - 3, "eos_id": vocab - 2, "pad_id": vocab - 1}
     chance = np.random.default_rng(3)
     (folder / "validation").mkdir()

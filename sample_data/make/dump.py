@@ -160,6 +160,7 @@ class Dump:
         """A text file that is one document."""
         self.write(file, page.text.encode())
         self.note(Doc(file, replace(page, path=file), "book"), 0)
+        self.truth[-1]["id"] = file
 
     def duplicates(self, limit: float = 0.8) -> None:
         """Finds what overlaps and notes it in the truth: group, similarity with its first, the kind of the others."""

@@ -82,8 +82,7 @@ def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest:
                 elif byte == LESS:
                     less = True
                 elif byte == RETURN:
-                    single = i - 1 == start or data[i - 2] != RETURN
-                    suspect |= not (single and i < end and data[i] == NEWLINE)
+                    suspect |= i == end or data[i] != NEWLINE
                 else:
                     suspect = True
             continue
@@ -100,16 +99,23 @@ def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest:
         entry = table[code]
         state, idle = moves[state, entry >> CLASS_SHIFT], 0
         order = entry >> COMBINING_SHIFT & np.uint32(0xFF)
-        suspect |= (entry & CHANGED) != 0 or ((entry & SECOND) != 0 and (starter & FIRST) != 0)
-        suspect |= order != 0 and order < combining
-        suspect |= (entry & JOINER) != 0 and not before & JOINED
-        suspect |= (entry & WORD_BREAK) != 0 and not before & SPACED
+        suspect |= _may_change(entry, before, starter, combining)
         before, combining = entry, order
         if order == 0:
             starter = entry
         i += width
     suspect |= state == BAD or (beyond and i - start > segment)
     return i, suspect, entity, less
+
+
+@njit(cache=True, nogil=True)
+def _may_change(entry: Any, before: Any, starter: Any, combining: Any) -> bool:
+    """Whether a character may change, by its entry, those of the character and the starter before it, and the combining
+    class that precedes it (0 after a starter)."""
+    order = entry >> COMBINING_SHIFT & np.uint32(0xFF)
+    composes = (entry & SECOND) != 0 and (starter & FIRST) != 0
+    needless = ((entry & JOINER) != 0 and not before & JOINED) or ((entry & WORD_BREAK) != 0 and not before & SPACED)
+    return (entry & CHANGED) != 0 or composes or needless or 0 < order < combining
 
 
 @njit(cache=True, nogil=True)

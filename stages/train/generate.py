@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from stages.tokenizer import byte_alphabet
+from stages.encoder import byte_alphabet
 from stages.train.model import Model, Shape
 
 
