@@ -2,7 +2,7 @@
 
 Reads the running Python's Unicode data and the installed ftfy's own pattern and tables; writes numpy arrays for
 `stages.kernels.text.find_suspects`. Nothing is stored, so the tables always fit the versions in use; making them costs
-each process once (MEASURED).
+each process once.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Reads documents, writes the same documents with mended text; one that ends up em
 by line
 that nothing would change, and only the other lines are repaired in Python: the answer is that of ftfy's `fix_text`
 followed
-by the rules, byte for byte, at MEASURED. Its one trade-off: a line that ftfy keeps changing after ROUNDS rounds
+by the rules, byte for byte. Its one trade-off: a line that ftfy keeps changing after ROUNDS rounds
 sends its document to quarantine, where ftfy itself would go on, for hours if the line is made for it.
 """
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("mill", deadline=None)  # a busy machine is no fault of a text
+settings.load_profile("mill")
 TESTS = Path(__file__).parent
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
