@@ -136,6 +136,7 @@ class _StageRun:
         self._clear()
         for step in self.steps:
             self._step(step)
+        self._sweep()
         rows = self._books()
         manifest = self._commit(rows)
         size = {"in": self._bytes(self.parent), "out": self._bytes(manifest)}
@@ -169,10 +170,14 @@ class _StageRun:
         mark = self.work / "fingerprint"
         if self.root.exists() and not (mark.exists() and mark.read_text() == self.planned.fingerprint):
             shutil.rmtree(self.root)
-        for stray in self.root.rglob(".*.tmp"):
-            stray.unlink()
+        self._sweep()
         self.work.mkdir(parents=True, exist_ok=True)
         mark.write_text(self.planned.fingerprint)
+
+    def _sweep(self) -> None:
+        """Removes files that a killed worker had begun; no task may be under way."""
+        for stray in self.root.rglob(".*.tmp"):
+            stray.unlink()
 
     def _step(self, step: Step) -> None:
         last = step is self.steps[-1]

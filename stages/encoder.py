@@ -95,7 +95,7 @@ def _gigatoken(file: Path) -> tuple[Any, str]:
 
 
 def _by_gigatoken(tokenizer: Any, texts: pa.Array) -> Ids:
-    import awkward as ak  # type: ignore[import-untyped]
+    import awkward as ak
 
     layout = tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout.to_ListOffsetArray64(True)
     return layout.content.data.view(np.int32), layout.offsets.data

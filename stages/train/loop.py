@@ -98,8 +98,15 @@ class _Loop:
     def run(self) -> float:
         """Takes the steps that are left; the last step's loss."""
         start = checkpoint.restore(self.folder, self.model, self.optimizer, self.fingerprint)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._stop)
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, self._stop) if main else None
+        try:
+            return self._steps(start)
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
+
+    def _steps(self, start: int) -> float:
         loss, told, since, began = math.nan, 0.0, start, time.perf_counter()
         with (self.task.folder / "metrics.jsonl").open("a") as metrics:
             for step in range(start, self.steps):
