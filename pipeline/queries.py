@@ -254,23 +254,29 @@ def _packed(path: Path, stage: str, stream: str, wanted: str) -> Iterable[dict[s
 
 
 def render_explanation(wanted: str, steps: Sequence[dict[str, Any]]) -> str:
-    """The steps of `explain_document` as text, one line a stage and one a broken rule."""
-    lines = [printable(wanted)]
+    """The steps of `explain_document` as text: a line a stage with what is new there, and one a broken rule."""
+    lines, known = [printable(wanted)], {}
     for step in steps:
-        rest = {k: v for k, v in step.items() if k not in ("stage", "outcome", "broken", "scores") and v is not None}
-        detail = ", ".join(f"{key} {_short(value)}" for key, value in rest.items())
-        lines.append(f"  {step['stage']:<18} {step['outcome']}: {detail}")
-        lines += [
-            f"    broke {b['rule']}: {b['score']:.4g}, limit {b['limit']:.4g}"
-            for b in step.get("broken", [])
-            if b["rule"]
-        ]
+        facts = {k: v for k, v in step.items() if k not in ("stage", "outcome", "broken", "scores") and v is not None}
+        new = {k: v for k, v in facts.items() if known.get(k) != v}
+        known |= facts
+        told = ", ".join(f"{key} {_inline(value)}" for key, value in new.items())
+        lines.append(f"  {step['stage']:<18} {step['outcome']}{': ' if told else ''}{told}")
+        broken = [b for b in step.get("broken", []) if b["rule"]]
+        lines += [f"    broke {b['rule']}: {b['score']:.4g}, limit {b['limit']:.4g}" for b in broken]
         for column, scores in step.get("scores", {}).items():
-            known = ", ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in scores.items() if v is not None
-            )
-            lines.append(f"    {column}: {known}")
+            if known.get(column) != scores:
+                known[column] = scores
+                lines.append(f"    {column}: {_inline(scores)}")
     return "\n".join(lines)
+
+
+def _inline(value: Any) -> str:
+    """A value on one line: four digits of a float, `name value` of a struct's fields that are known."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(one)}" for key, one in value.items() if one is not None)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return printable(" ".join(text.splitlines()))
 
 
 def list_stages() -> tuple[list[dict[str, Any]], str]:
