@@ -255,7 +255,8 @@ def _packed(path: Path, stage: str, stream: str, wanted: str) -> Iterable[dict[s
 
 def render_explanation(wanted: str, steps: Sequence[dict[str, Any]]) -> str:
     """The steps of `explain_document` as text: a line a stage with what is new there, and one a broken rule."""
-    lines, known = [printable(wanted)], {}
+    lines = [printable(wanted)]
+    known: dict[str, Any] = {}
     for step in steps:
         facts = {k: v for k, v in step.items() if k not in ("stage", "outcome", "broken", "scores") and v is not None}
         new = {k: v for k, v in facts.items() if known.get(k) != v}

@@ -38,9 +38,10 @@ from pipeline.events import (
 from pipeline.plan import Plan, Planned
 from pipeline.shards import File, Manifest, Rows, read_manifest, write_json
 from pipeline.shuffle import cut
-from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Step
+from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Source, Step
 
 WORK = ".work"
+GROUP_BYTES = 16 << 20
 LIBRARIES = ("numpy", "numba", "pyarrow", "ftfy", "tokenizers", "py3langid", "torch", "resiliparse")
 
 
@@ -85,6 +86,24 @@ def execute(plan: Plan, engine: Engine, listener: Listener) -> list[Manifest]:
         finally:
             log.close()
     return manifests
+
+
+def grouped(sources: Sequence[Source]) -> list[list[Source]]:
+    """Neighbouring sources that share a task, so that ten thousand small files do not make ten thousand shards.
+
+    A group is closed once it holds a 64th of all bytes or `GROUP_BYTES`; a source of unknown size is one by itself.
+    """
+    enough = min(GROUP_BYTES, sum(source.size for source in sources) // 64)
+    groups: list[list[Source]] = []
+    size = enough
+    for source in sources:
+        unknown = bool(source.digest) and not source.size
+        if size >= enough or unknown:
+            groups.append([])
+            size = 0
+        groups[-1].append(source)
+        size += enough if unknown else source.size
+    return groups
 
 
 @contextmanager
@@ -208,15 +227,16 @@ class _StageRun:
         return [str(self.root / file.name) for result in results for file in result.files.get("rows", [])]
 
     def _tasks(self, step: Each | Exchange | Fold, phase: Phase, out: Path, *, last: bool = False) -> list[TaskResult]:
-        """One task per source or per shard that the step reads."""
+        """One task per group of sources or per shard that the step reads."""
         if step.reads == SOURCES:
             sources = self.planned.sources
             share = None if self.plan.limit is None else -(-self.plan.limit // len(sources))
+            groups = grouped(sources)
             specs = [
-                self._spec(step, phase, out, k, len(sources), []).model_copy(
-                    update={"source": asdict(source), "limit": share, "last": last}
+                self._spec(step, phase, out, k, len(groups), []).model_copy(
+                    update={"sources": [asdict(source) for source in group], "limit": share, "last": last}
                 )
-                for k, source in enumerate(sources)
+                for k, group in enumerate(groups)
             ]
         else:
             shards = self.outputs[step.reads]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.runner import grouped
+from pipeline.stage import Source
 from tests.conftest import Cli, digest
 
 RECIPE = """\
@@ -177,3 +179,26 @@ def test_explain_follows_a_kept_a_dropped_and_a_quarantined_document(cli: Cli, t
     nowhere = cli("explain", "runs/toy", "nobody")
     assert nowhere.returncode == 2
     assert "no document 'nobody'" in nowhere.stderr
+
+
+def test_small_sources_share_a_task_and_large_ones_do_not() -> None:
+    def sizes(*given: int) -> list[list[int]]:
+        return [[s.size for s in group] for group in grouped([Source("f", "f", size=size) for size in given])]
+
+    assert len(sizes(*[5_000] * 10_000)) == 64
+    assert sizes(*[1 << 30] * 3) == [[1 << 30]] * 3
+    assert [sum(group) for group in sizes(*[1 << 20] * 4000)] == [16 << 20] * 250
+    assert sizes(0, 0) == [[0], [0]]
+    assert len(grouped([Source("", "hub", digest="x")] * 3)) == 3
+
+
+def test_many_small_files_make_few_shards(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for k in range(1000):
+        (tmp_path / f"in/{k}.txt").write_text(f"file {k}")
+    (tmp_path / "r.yaml").write_text("stages:\n  - use: ingest\n    inputs: [in]\n")
+    assert cli("run", "r.yaml", "--out", "out").returncode == 0
+    shards = sorted((tmp_path / "out/01-ingest").glob("part-*.parquet"))
+    assert len(shards) <= 64
+    texts = [row for path in shards for row in pq.read_table(path)["text"].to_pylist()]
+    assert texts == [f"file {k}" for k in sorted(range(1000), key=lambda k: f"{k}.txt")]

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class TaskSpec(BaseModel):
     last: bool = False
     beside: str | None = None
     artifacts: dict[str, str] = {}
-    source: dict[str, Any] | None = None
+    sources: list[dict[str, Any]] = []
     low: int = 0
     high: int = 0
     limit: int | None = None
@@ -114,7 +114,6 @@ def run_task(spec: TaskSpec, report: Any) -> TaskResult:
         folder=Path(spec.out),
         scratch=scratch,
         artifacts={name: Path(path) for name, path in spec.artifacts.items()},
-        source=Source(**spec.source) if spec.source else None,
         beside=beside,
         limit=spec.limit,
         report=report,
@@ -144,7 +143,7 @@ class _Job:
         try:
             match step, self.spec.phase:
                 case Each(), "each":
-                    self._stream(step.run(self._read(), self.task), self._rows_schema(step), step.aside)
+                    self._stream(self._each(step), self._rows_schema(step), step.aside)
                 case Exchange(), "scatter":
                     self._scatter(step)
                 case Exchange(), "gather":
@@ -167,6 +166,13 @@ class _Job:
         if self.spec.wide:
             self.result.files["artifact"] = _tree(self.task.folder, Path(self.spec.root))
         self.result.counters, self.result.rules = dict(self.counters), dict(self.rules)
+
+    def _each(self, step: Each) -> Iterator[Emit]:
+        """What the step makes of the task's shard, or of each of its sources in turn."""
+        if not self.spec.sources:
+            yield from step.run(self._read(), self.task)
+        for source in self.spec.sources:
+            yield from step.run(self._read(), replace(self.task, source=Source(**source)))
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         for path in self.spec.inputs:
@@ -228,9 +234,9 @@ class _Job:
                 if self.spec.phase == "gather" and not main
                 else f"part-{self.spec.index:05}"
             )
-            roll = SHARD_BYTES if main and self.spec.source else None
+            roll = SHARD_BYTES if main and self.spec.sources else None
             self.writers[name] = ShardWriter(
-                root, folder, stem, schema, roll=roll, even_empty=main and not self.spec.source
+                root, folder, stem, schema, roll=roll, even_empty=main and not self.spec.sources
             )
         return self.writers[name]
 
@@ -238,9 +244,9 @@ class _Job:
         """Commits all streams, then holds the books of a step that reads and gives documents."""
         self.result.files = {name: writer.close() for name, writer in self.writers.items()}
         out = {name: sum(file.rows for file in files) for name, files in self.result.files.items()}
-        if self.spec.source:
+        if self.spec.sources:
             self.result.rows = self.counters["records"]
-        if self.spec.phase != "each" or not (self.spec.last or self.spec.source):
+        if self.spec.phase != "each" or not (self.spec.last or self.spec.sources):
             return
         gone = out.get("drops", 0) + out.get("quarantine", 0)
         if self.result.rows != out["rows"] + gone:
