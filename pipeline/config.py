@@ -126,8 +126,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         found = use.stage.check(folders) if use else []
         errors += [source.message(("stages", k, *p.loc), p.message) for p in found]
     if errors:
-        raise RecipeError(errors)
+        raise RecipeError(sorted(errors, key=_line))
     return Recipe(path, settings or Settings(), tuple(good), folders)
+
+
+def _line(message: str) -> tuple[int, int]:
+    """Where in the file a message points; those that point nowhere come first."""
+    place = re.search(r":(\d+):(\d+): ", message.partition("\n")[0])
+    return (int(place[1]), int(place[2])) if place else (0, 0)
 
 
 def order_problems(uses: Sequence[Use]) -> list[Problem]:
