@@ -57,7 +57,7 @@ def _guard(*, as_json: bool = False) -> Iterator[None]:
     from pipeline.config import RecipeError
     from pipeline.engines import TaskError
     from pipeline.queries import QueryError
-    from pipeline.runner import RunError
+    from pipeline.stage_run import RunError
 
     try:
         yield

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -33,6 +33,11 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="Seeds every choice that is left to chance; same seed, same bytes.")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="Share of a stage's records in quarantine at which the run stops."
+    )
+    intermediates: Literal["keep", "fuse"] = Field(
+        "keep",
+        description="fuse: neighbouring stages that look at one document at a time run in one pass, and only the last "
+        "of them writes shards; drops are written by each, and the bytes at the end are the same.",
     )
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RecipeError, Use
 from pipeline.shards import Manifest, read_manifest, sha256_file, write_json
-from pipeline.stage import Source, Stage, resolve
+from pipeline.stage import Each, Source, Stage, resolve
 
 FORMAT = 1
 
@@ -24,7 +24,7 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Planned:
     """A stage in its place: its folder, fingerprint, the folder it reads, its artifacts, and why it must run (None:
-    done)."""
+    done). fused: it runs within the next stage's tasks and writes no shards."""
 
     use: Use
     folder: str
@@ -34,6 +34,7 @@ class Planned:
     artifact_prints: Mapping[str, str]
     why: str | None
     sources: Sequence[Source] = field(default_factory=list)
+    fused: bool = False
 
     @property
     def stage(self) -> Stage:
@@ -69,7 +70,32 @@ def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | 
     stages: list[Planned] = []
     for k, use in enumerate(recipe.uses):
         stages.append(_planned(recipe, out, limit, force, stages, k, use))
-    return Plan(recipe, out, limit, tuple(stages))
+    if recipe.settings.intermediates == "fuse":
+        stages = [
+            replace(p, fused=_fusable(p) and _fusable(q)) for p, q in zip(stages, [*stages[1:], None], strict=True)
+        ]
+    return Plan(recipe, out, limit, tuple(_with_shards(out, stages)))
+
+
+def _fusable(planned: Planned | None) -> bool:
+    """Whether a stage looks at one document at a time: a single `Each` over documents, which gives documents."""
+    if planned is None or planned.stage.reads != "documents" or planned.stage.gives != "documents":
+        return False
+    steps = planned.stage.steps()
+    return len(steps) == 1 and isinstance(steps[0], Each) and steps[0].beside is None
+
+
+def _with_shards(out: Path, stages: Sequence[Planned]) -> list[Planned]:
+    """The same plan, but a stage whose shards are wanted and were fused away runs again."""
+    planned, wanted = list(stages), set[str | None]()
+    for k in range(len(planned) - 1, -1, -1):
+        p = planned[k]
+        old = read_manifest(out / p.folder)
+        if p.why is None and old is not None and old.fused_bytes is not None and (not p.fused or p.folder in wanted):
+            p = planned[k] = replace(p, why="its shards were not kept")
+        if p.why is not None:
+            wanted.add(p.parent)
+    return planned
 
 
 def _planned(

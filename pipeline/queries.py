@@ -90,7 +90,7 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
         raise QueryError(f"{out}: no finished stage here; is it a run's folder?")
     rows = []
     for name, manifest in found.items():
-        size = sum(file.text_bytes for file in manifest.files.get("rows", []))
+        size = manifest.kept_bytes
         cost = costs.get(name, {})
         rows.append(
             {
@@ -177,9 +177,13 @@ def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
 
     wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
     """
+    found = [(name, m, list(_met(out / name, name, m, wanted))) for name, m in manifests(out).items()]
+    while found and not found[-1][2]:
+        found.pop()
     steps: list[dict[str, Any]] = []
-    for folder, manifest in manifests(out).items():
-        steps += _met(out / folder, folder, manifest, wanted)
+    for name, manifest, met in found:
+        fused = manifest.fused_bytes is not None
+        steps += met or ([{"stage": name, "outcome": "passed"}] if fused else [])
     if not steps:
         raise QueryError(f"no document {wanted!r} in {out}: give its id, source or url")
     return steps

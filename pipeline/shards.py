@@ -69,6 +69,14 @@ class Manifest(BaseModel):
     rules: dict[str, int]
     counters: dict[str, int]
     files: dict[str, list[File]]
+    fused_bytes: int | None = None
+    """Text bytes of the rows kept, where the stage was fused into the next and wrote no shards."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Text bytes of the rows kept."""
+        rows = self.files.get("rows", [])
+        return sum(file.text_bytes for file in rows) if self.fused_bytes is None else self.fused_bytes
 
     @property
     def shards(self) -> list[str]:

@@ -69,10 +69,15 @@ def _books(out: Path, folder: str, manifest: Manifest, found: dict[str, Manifest
     parent = found.get(manifest.parent or "")
     if parent is not None and parent.rows.kept != rows.read:
         return [f"{here}: read {rows.read} rows, {manifest.parent} kept {parent.rows.kept}"]
-    if parent is None or manifest.gives == "artifact" or manifest.parent is None:
+    if parent is None or manifest.gives == "artifact" or manifest.fused_bytes is not None:
         return []
-    gone = itertools.chain(_ids(here, manifest, "drops"), _ids(here, manifest, "quarantine"))
-    came = _sum(_ids(out / manifest.parent, parent, "rows"))
+    fused = [manifest]
+    while parent.fused_bytes is not None:
+        fused.append(parent)
+        parent = found[parent.parent or ""]
+    streams = [(m, name) for m in fused for name in ("drops", "quarantine")]
+    gone = itertools.chain.from_iterable(_ids(out / m.stage, m, name) for m, name in streams)
+    came = _sum(_ids(out / parent.stage, parent, "rows"))
     if manifest.gives == "documents":
         went = _sum(itertools.chain(_ids(here, manifest, "rows"), gone))
     else:

@@ -1,5 +1,6 @@
 """The mill itself: same bytes for any number of workers and after any crash, and books that are kept."""
 
+import json
 import os
 import random
 import signal
@@ -11,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.runner import grouped
 from pipeline.stage import Source
+from pipeline.stage_run import grouped
 from tests.conftest import Cli, digest
 
 RECIPE = """\
@@ -202,3 +203,57 @@ def test_many_small_files_make_few_shards(cli: Cli, tmp_path: Path) -> None:
     assert len(shards) <= 64
     texts = [row for path in shards for row in pq.read_table(path)["text"].to_pylist()]
     assert texts == [f"file {k}" for k in sorted(range(1000), key=lambda k: f"{k}.txt")]
+
+
+def test_fused_stages_end_with_the_same_bytes_and_all_their_drops(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    assert cli("run", recipe, "--out", "kept").returncode == 0
+    fused = cli("run", recipe, "--out", "fused", "--set", "intermediates=fuse", "--workers", 3)
+    assert fused.returncode == 0, fused.stderr
+    kept, thin = digest(tmp_path / "kept"), digest(tmp_path / "fused")
+    gone = {name for name in kept if name.startswith("02-no_shouting/part-")}
+    assert gone
+    manifests = {name for name in kept if name.endswith("_manifest.json")}
+    assert kept.keys() - thin.keys() == gone
+    assert {k: v for k, v in kept.items() if k not in gone | manifests} == {
+        k: v for k, v in thin.items() if k not in manifests
+    }
+    for stage in STAGES:
+        one, two = (json.loads((tmp_path / run / stage / "_manifest.json").read_text()) for run in ("kept", "fused"))
+        assert one["rows"] == two["rows"]
+        assert one["counters"] == two["counters"]
+        assert one["fingerprint"] == two["fingerprint"]
+    assert cli("verify", tmp_path / "fused").returncode == 0
+    assert "02-no_shouting" in cli("status", tmp_path / "fused").stdout
+
+
+def test_verify_finds_a_drop_missing_from_a_fused_stage(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    assert cli("run", recipe, "--out", "fused", "--set", "intermediates=fuse").returncode == 0
+    for name in ("02-no_shouting", "03-mumble"):
+        folder = tmp_path / "fused" / name
+        manifest = json.loads((folder / "_manifest.json").read_text())
+        if manifest["files"].get("drops"):
+            (folder / manifest["files"]["drops"][0]["name"]).unlink()
+            assert cli("verify", tmp_path / "fused").returncode == 3
+            return
+    pytest.fail("no stage of the toy recipe drops anything")
+
+
+def test_shards_that_were_fused_away_are_made_when_they_are_wanted(cli: Cli, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    fuse = ("--out", "out", "--set", "intermediates=fuse")
+    assert cli("run", recipe, *fuse).returncode == 0
+    before = digest(tmp_path / "out")
+    assert "nothing to do" in cli("run", recipe, *fuse).stderr
+    forced = cli("plan", recipe, *fuse, "--json").stdout
+    assert [row["run"] for row in json.loads(forced)] == [False] * 4
+    (tmp_path / "out/03-mumble/_manifest.json").unlink()
+    planned = json.loads(cli("plan", recipe, *fuse, "--json").stdout)
+    assert [row["why"] for row in planned][:3] == ["done", "its shards were not kept", "not done yet"]
+    assert cli("run", recipe, *fuse).returncode == 0
+    assert digest(tmp_path / "out") == before
+    kept = cli("run", recipe, "--out", "out", "--json")
+    assert kept.returncode == 0
+    assert list((tmp_path / "out/02-no_shouting").glob("part-*.parquet"))
+    assert cli("verify", tmp_path / "out").returncode == 0

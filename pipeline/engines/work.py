@@ -23,32 +23,38 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from pipeline.shards import SHARD_BYTES, File, ShardWriter, describe, read_batches
+from pipeline.shards import SHARD_BYTES, File, ShardWriter, describe, read_batches, row_bytes
 from pipeline.shuffle import RunWriter, merge
 from pipeline.stage import DROP, QUARANTINE, Each, Emit, Exchange, Fold, Once, Source, Stage, Step, Task
 
 Phase = Literal["each", "scatter", "gather", "map", "finish", "once"]
 
 
-class TaskSpec(BaseModel):
-    """A task as plain data: what to run, on which files, to where."""
+class Link(BaseModel):
+    """A stage fused in front of another: what to run, and the folder that its drops go to."""
 
     use: str
     settings: dict[str, Any]
+    stage: str
+    root: str
+    artifacts: dict[str, str] = {}
+
+
+class TaskSpec(Link):
+    """A task as plain data: what to run, on which files, to where. before: the stages that are fused in front."""
+
+    before: list[Link] = []
     search: list[str]
     step: str
     phase: Phase
     index: int
     count: int
-    stage: str
     seed: int
-    root: str
     out: str
     scratch: str
     inputs: list[str]
     last: bool = False
     beside: str | None = None
-    artifacts: dict[str, str] = {}
     sources: list[dict[str, Any]] = []
     low: int = 0
     high: int = 0
@@ -65,19 +71,30 @@ class TaskSpec(BaseModel):
         return self.phase in ("finish", "once")
 
 
-class TaskResult(BaseModel):
-    """What a task did: files by stream (or run paths), rows read, counters, drops by rule, and what it cost."""
+class LinkResult(BaseModel):
+    """What a stage did in a task: rows and bytes read, files by stream, counters, drops by rule, seconds.
 
-    key: str
-    index: int
-    files: dict[str, list[File]] = {}
-    runs: list[str] = []
-    scattered: int = 0
+    kept, kept_bytes: of a fused stage, which writes no rows itself.
+    """
+
     rows: int = 0
     bytes: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+    files: dict[str, list[File]] = {}
     counters: dict[str, int] = {}
     rules: dict[str, int] = {}
     seconds: float = 0.0
+
+
+class TaskResult(LinkResult):
+    """What a task did, its fused stages apart, and what it cost. runs: paths of a scatter's sorted runs."""
+
+    key: str
+    index: int
+    before: list[LinkResult] = []
+    runs: list[str] = []
+    scattered: int = 0
     peak: int = 0
 
 
@@ -127,52 +144,134 @@ def run_task(spec: TaskSpec, report: Any) -> TaskResult:
 
 
 @dataclass
-class _Job:
-    """A task under way: its writers and what it has counted so far."""
+class _Streams:
+    """What one stage writes in one task: a writer for each stream, counters, and drops by rule."""
 
-    spec: TaskSpec
-    task: Task
-    result: TaskResult
+    spec: Link
+    folder: Path
+    stem: str
+    aside_stem: str
+    result: LinkResult
+    roll: int | None = None
     writers: dict[str, ShardWriter] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
-    told: float = 0.0
+
+    def side(self, emit: Emit, aside: Mapping[str, pa.Schema]) -> None:
+        """Takes all of an emit but its rows."""
+        self.counters.update(emit.counters)
+        streams = {"drops": emit.drops, "quarantine": emit.quarantine, **emit.aside}
+        schemas = {"drops": DROP, "quarantine": QUARANTINE, **aside}
+        for name, batch in streams.items():
+            if batch is not None and len(batch):
+                self.writer(name, schemas[name]).write(batch)
+        if emit.drops is not None:
+            for row in pc.value_counts(emit.drops["rule"]).to_pylist():
+                self.rules[row["values"]] += row["counts"]
+
+    def writer(self, name: str, schema: pa.Schema, *, even_empty: bool = False) -> ShardWriter:
+        """The writer of a stream: `rows` go to the task's folder, the others to one of their own."""
+        if name not in self.writers:
+            root = Path(self.spec.root)
+            if name == "rows":
+                writer = ShardWriter(root, self.folder, self.stem, schema, roll=self.roll, even_empty=even_empty)
+            else:
+                writer = ShardWriter(root, root / name, self.aside_stem, schema, even_empty=False)
+            self.writers[name] = writer
+        return self.writers[name]
+
+    def close(self) -> dict[str, int]:
+        """Commits all streams; rows by stream."""
+        self.result.files = {name: writer.close() for name, writer in self.writers.items()}
+        self.result.counters, self.result.rules = dict(self.counters), dict(self.rules)
+        return {name: sum(file.rows for file in files) for name, files in self.result.files.items()}
+
+    def abandon(self) -> None:
+        """Removes what is not committed."""
+        for writer in self.writers.values():
+            writer.abandon()
+
+
+class _Job:
+    """A task under way: its own streams, those of the stages fused in front, and when it last told of itself."""
+
+    def __init__(self, spec: TaskSpec, task: Task, result: TaskResult) -> None:
+        self.spec, self.task, self.result = spec, task, result
+        stem = f"part-{spec.index:05}"
+        aside = f"gather-{spec.index:05}" if spec.phase == "gather" else stem
+        roll = SHARD_BYTES if spec.sources else None
+        self.streams = _Streams(spec, Path(spec.out), stem, aside, result, roll)
+        result.before = [LinkResult() for _ in spec.before]
+        links = zip(spec.before, result.before, strict=True)
+        self.before = [_Streams(link, Path(link.root), stem, stem, done) for link, done in links]
+        self.told = 0.0
 
     def run(self, step: Step) -> None:
         """Runs the phase of the step that the spec names, commits its files, checks its books."""
         try:
-            match step, self.spec.phase:
-                case Each(), "each":
-                    self._stream(self._each(step), self._rows_schema(step), step.aside)
-                case Exchange(), "scatter":
-                    self._scatter(step)
-                case Exchange(), "gather":
-                    merged = merge(
-                        [Path(p) for p in self.spec.inputs], step.key, step.order, self.spec.low, self.spec.high
-                    )
-                    self._stream((step.gather or _as_they_are)(merged, self.task), step.schema, step.aside)
-                case Fold(), "map":
-                    self._stream((step.map or _as_they_are)(self._read(), self.task), step.partial, {})
-                case Fold(), "finish":
-                    self.counters.update(step.finish(self._read(), self.task))
-                case Once(), "once":
-                    self.counters.update(step.run([Path(p) for p in self.spec.inputs], self.task))
-                case _:
-                    raise TypeError(f"step {step.name} has no phase {self.spec.phase}")
+            self._phase(step)
         except BaseException:
-            for writer in self.writers.values():
-                writer.abandon()
+            for streams in (*self.before, self.streams):
+                streams.abandon()
             raise
         if self.spec.wide:
             self.result.files["artifact"] = _tree(self.task.folder, Path(self.spec.root))
-        self.result.counters, self.result.rules = dict(self.counters), dict(self.rules)
+        self.result.counters, self.result.rules = dict(self.streams.counters), dict(self.streams.rules)
 
-    def _each(self, step: Each) -> Iterator[Emit]:
-        """What the step makes of the task's shard, or of each of its sources in turn."""
-        if not self.spec.sources:
-            yield from step.run(self._read(), self.task)
-        for source in self.spec.sources:
-            yield from step.run(self._read(), replace(self.task, source=Source(**source)))
+    def _phase(self, step: Step) -> None:
+        match step, self.spec.phase:
+            case Each(), "each":
+                self._stream(*self._each(step), step.aside)
+            case Exchange(), "scatter":
+                self._scatter(step)
+            case Exchange(), "gather":
+                merged = merge([Path(p) for p in self.spec.inputs], step.key, step.order, self.spec.low, self.spec.high)
+                self._stream((step.gather or _as_they_are)(merged, self.task), step.schema, step.aside)
+            case Fold(), "map":
+                self._stream((step.map or _as_they_are)(self._read(), self.task), step.partial, {})
+            case Fold(), "finish":
+                self.streams.counters.update(step.finish(self._read(), self.task))
+            case Once(), "once":
+                self.streams.counters.update(step.run([Path(p) for p in self.spec.inputs], self.task))
+            case _:
+                raise TypeError(f"step {step.name} has no phase {self.spec.phase}")
+
+    def _each(self, step: Each) -> tuple[Iterator[Emit], pa.Schema]:
+        """What the step makes of the task's sources, or of its shard by way of the fused stages; and its schema."""
+        if self.spec.sources:
+            each = (replace(self.task, source=Source(**source)) for source in self.spec.sources)
+            return (emit for task in each for emit in step.run(iter(()), task)), _schema(step, pa.schema([]))
+        batches, schema = self._read(), pq.read_schema(self.spec.inputs[0]).remove_metadata()
+        for streams in self.before:
+            batches, schema = self._through(streams, batches, schema)
+        return step.run(batches, self.task), _schema(step, schema)
+
+    def _through(
+        self, streams: _Streams, batches: Iterator[pa.RecordBatch], incoming: pa.Schema
+    ) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+        """A fused stage's rows as they come, and their schema; its other streams are written."""
+        link = streams.spec
+        only = load_stage(link.use, link.settings, self.spec.search).steps()[0]
+        if not isinstance(only, Each):
+            raise TypeError(f"{link.use} cannot be fused")
+        step, schema = only, _schema(only, incoming)
+        artifacts = {name: Path(path) for name, path in link.artifacts.items()}
+        task = replace(self.task, stage=link.stage, folder=Path(link.root), artifacts=artifacts)
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            done = streams.result
+            began = time.perf_counter()
+            for emit in step.run(_counted(batches, done), task):
+                streams.side(emit, step.aside)
+                if emit.rows is not None and len(emit.rows):
+                    done.kept += len(emit.rows)
+                    done.kept_bytes += int(row_bytes(emit.rows).sum())
+                    done.seconds += time.perf_counter() - began
+                    yield emit.rows.cast(schema)
+                    began = time.perf_counter()
+            done.seconds += time.perf_counter() - began
+
+        return rows(), schema
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         for path in self.spec.inputs:
@@ -187,72 +286,60 @@ class _Job:
             self.told = now
             self.task.report({"rows": self.result.rows, "bytes": self.result.bytes})
 
-    def _rows_schema(self, step: Each) -> pa.Schema:
-        if isinstance(step.schema, pa.Schema):
-            return step.schema
-        incoming = pa.schema([]) if not self.spec.inputs else pq.read_schema(self.spec.inputs[0])
-        return step.schema(incoming.remove_metadata())
-
     def _stream(self, emits: Iterator[Emit], schema: pa.Schema, aside: Mapping[str, pa.Schema]) -> None:
         """Writes every emitted stream; an empty `rows` still becomes an empty shard, so that shards stay in step."""
-        self._writer("rows", schema)
+        rows = self.streams.writer("rows", schema, even_empty=not self.spec.sources)
         for emit in emits:
-            self._side(emit, aside)
+            self.streams.side(emit, aside)
             if emit.rows is not None:
-                self.writers["rows"].write(emit.rows)
+                rows.write(emit.rows)
             self._tell()
         self._close()
 
     def _scatter(self, step: Exchange) -> None:
-        folder = Path(self.spec.out)
-        runs = RunWriter(folder, self.spec.index, step.scattered, step.key, step.order)
+        runs = RunWriter(Path(self.spec.out), self.spec.index, step.scattered, step.key, step.order)
         for emit in step.scatter(self._read(), self.task):
-            self._side(emit, step.aside)
+            self.streams.side(emit, step.aside)
             if emit.rows is not None:
                 runs.write(emit.rows)
         self.result.runs = [str(path) for path in runs.close()]
         self.result.scattered = runs.bytes
         self._close()
 
-    def _side(self, emit: Emit, aside: Mapping[str, pa.Schema]) -> None:
-        self.counters.update(emit.counters)
-        streams = {"drops": emit.drops, "quarantine": emit.quarantine, **emit.aside}
-        schemas = {"drops": DROP, "quarantine": QUARANTINE, **aside}
-        for name, batch in streams.items():
-            if batch is not None and len(batch):
-                self._writer(name, schemas[name]).write(batch)
-        if emit.drops is not None:
-            for row in pc.value_counts(emit.drops["rule"]).to_pylist():
-                self.rules[row["values"]] += row["counts"]
-
-    def _writer(self, name: str, schema: pa.Schema) -> ShardWriter:
-        if name not in self.writers:
-            root, main = Path(self.spec.root), name == "rows"
-            folder = Path(self.spec.out) if main else root / name
-            stem = (
-                f"gather-{self.spec.index:05}"
-                if self.spec.phase == "gather" and not main
-                else f"part-{self.spec.index:05}"
-            )
-            roll = SHARD_BYTES if main and self.spec.sources else None
-            self.writers[name] = ShardWriter(
-                root, folder, stem, schema, roll=roll, even_empty=main and not self.spec.sources
-            )
-        return self.writers[name]
-
     def _close(self) -> None:
-        """Commits all streams, then holds the books of a step that reads and gives documents."""
-        self.result.files = {name: writer.close() for name, writer in self.writers.items()}
-        out = {name: sum(file.rows for file in files) for name, files in self.result.files.items()}
-        if self.spec.sources:
-            self.result.rows = self.counters["records"]
-        if self.spec.phase != "each" or not (self.spec.last or self.spec.sources):
+        """Commits all streams, then holds the books of each stage that reads and gives documents."""
+        out = self.streams.close()
+        read = self.streams.counters["records"] if self.spec.sources else self.result.rows
+        for streams in self.before:
+            gone, done = streams.close(), streams.result
+            _balance(streams.spec.stage, done.rows, done.kept, gone)
+            read = done.kept
+        self.result.rows = read
+        if self.spec.phase == "each" and (self.spec.last or self.spec.sources):
+            _balance(self.spec.key, read, out["rows"], out)
+
+
+def _counted(batches: Iterator[pa.RecordBatch], result: LinkResult) -> Iterator[pa.RecordBatch]:
+    """Batches as they come, counted; the time they take to come is not the reader's."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        result.seconds -= time.perf_counter() - began
+        if batch is None:
             return
-        gone = out.get("drops", 0) + out.get("quarantine", 0)
-        if self.result.rows != out["rows"] + gone:
-            raise BooksError(
-                f"{self.spec.key}: {self.result.rows} rows in, {out['rows']} kept and {gone} dropped or quarantined"
-            )
+        result.rows += len(batch)
+        result.bytes += batch.nbytes
+        yield batch
+
+
+def _balance(name: str, read: int, kept: int, out: Mapping[str, int]) -> None:
+    gone = out.get("drops", 0) + out.get("quarantine", 0)
+    if read != kept + gone:
+        raise BooksError(f"{name}: {read} rows in, {kept} kept and {gone} dropped or quarantined")
+
+
+def _schema(step: Each, incoming: pa.Schema) -> pa.Schema:
+    return step.schema if isinstance(step.schema, pa.Schema) else step.schema(incoming)
 
 
 def _as_they_are(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
