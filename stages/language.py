@@ -168,7 +168,7 @@ def _langid() -> Langid:
     from importlib.resources import files
 
     from stages.kernels.arrow import read_only
-    from stages.kernels.langid import pack_automaton
+    from stages.kernels.langid import depth, pack_automaton
 
     packed = files("py3langid").joinpath("data", "model.npz.xz").read_bytes()
     with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as model:
@@ -176,7 +176,9 @@ def _langid() -> Langid:
         automaton = pack_automaton(model["nextmove"], row_of, model["out_feat"])
         alias = np.array([labels.index(label) for label in labels], np.int64)
         weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32)).astype(np.float64)
-        arrays = (read_only(automaton), int(row_of[0]) << 8, read_only(model["ptc"].view(np.uint16)))
+        first = int(row_of[0]) << 8
+        steps = (read_only(automaton), first, depth(automaton, first))
+        arrays = (*steps, read_only(model["ptc"].view(np.uint16)))
         return Langid(labels, (*arrays, read_only(model["pc"]), read_only(alias), read_only(weights)))
 
 

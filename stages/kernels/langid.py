@@ -38,14 +38,36 @@ def pack_automaton(
     return by_state[transitions]
 
 
+def depth(automaton: NDArray[np.uint64], first: int) -> int:
+    """Bytes of the longest feature, as steps from the first state to the farthest: after so many, nothing that came
+    before them matters (the automaton is that of Aho and Corasick 1975)."""
+    reached, edge, steps = np.zeros(len(automaton) >> 8, np.bool_), np.array([first >> 8]), -1
+    while len(edge):
+        reached[edge] = True
+        steps += 1
+        rows = automaton.reshape(-1, 256)[edge] >> FEATURE_BITS
+        edge = np.unique(rows.astype(np.int64) >> 8)
+        edge = edge[~reached[edge]]
+    return steps
+
+
 @njit(cache=True, nogil=True)
 def classify(
-    data: Any, starts: Any, ends: Any, automaton: Any, first: int, table: Any, prior: Any, alias: Any, weights: Any
+    data: Any,
+    starts: Any,
+    ends: Any,
+    automaton: Any,
+    first: int,
+    longest: int,
+    table: Any,
+    prior: Any,
+    alias: Any,
+    weights: Any,
 ) -> Any:
     """The most probable class of each of n texts: (class int64[n], probability float64[n]).
 
     data: uint8[:]; text k is `data[starts[k]:ends[k]]` (int64[n] each). automaton: of `pack_automaton`;
-    first: where the row of its first state starts. table: uint16[features, classes], the bits of float16
+    first: where the row of its first state starts; longest: of `depth`. table: uint16[features, classes], the bits of float16
     log-likelihoods; prior: float32[classes]. alias: int64[classes], the
     class into which one's probability is folded (for most, itself). weights: float64[m], log1p of the counts below m.
     Score: log1p(count) times likelihood, summed over the features seen, plus the prior; divided by the square root
@@ -60,17 +82,18 @@ def classify(
     bits = np.empty(classes, np.uint32)
     likelihoods = bits.view(np.float32)
     for k in range(n):
-        found = _count_features(data, starts[k], ends[k], automaton, first, counts, seen)
+        found = _count_features(data, starts[k], ends[k], automaton, first, longest, counts, seen)
         scores[:] = 0.0
         for f in range(found):
             feature, count = seen[f], counts[seen[f]]
             counts[feature] = 0
             weight = weights[count] if count < len(weights) else np.float64(np.float32(math.log1p(count)))
+            weight *= HALF_TO_SINGLE
             row = table[feature - 1]
             for c in range(classes):
                 bits[c] = (row[c] & np.uint32(0x8000)) << np.uint32(16) | (row[c] & np.uint32(0x7FFF)) << np.uint32(13)
             for c in range(classes):
-                scores[c] += weight * (likelihoods[c] * HALF_TO_SINGLE)
+                scores[c] += weight * likelihoods[c]
         for c in range(classes if found else 0):
             scores[c] += prior[c]
         winner[k], probability[k] = _best(scores, alias, max(ends[k] - starts[k], 1))
@@ -78,17 +101,51 @@ def classify(
 
 
 @njit(cache=True, nogil=True)
-def _count_features(data: Any, start: int, end: int, automaton: Any, first: int, counts: Any, seen: Any) -> int:
-    """Counts features from 1 into `counts`, lists each at its first occurrence in `seen`; how many there are."""
-    row, found = np.int64(first), 0
-    for i in range(start, end):
-        entry = automaton[row + data[i]]
-        row = np.int64(entry >> FEATURE_BITS)
-        feature = np.int64(entry & FEATURE_MASK)
-        seen[found] = feature
-        found += (counts[feature] == 0) & (feature > 0)
-        counts[feature] += 1
+def _count_features(
+    data: Any, start: int, end: int, automaton: Any, first: int, longest: int, counts: Any, seen: Any
+) -> int:
+    """Counts features from 1 into `counts`, lists each at its first occurrence in `seen`; how many there are.
+
+    Each look-up waits for the one before. So four parts of a text are read in turn, each from `longest` bytes before
+    it: by then the automaton is in the state that the whole text would have brought it to.
+    """
+    part = (end - start) // 4
+    a = np.int64(first)
+    b, c, d = a, a, a
+    if part > longest:
+        for i in range(start + part - longest, start + part):
+            b = np.int64(automaton[b + data[i]] >> FEATURE_BITS)
+            c = np.int64(automaton[c + data[i + part]] >> FEATURE_BITS)
+            d = np.int64(automaton[d + data[i + 2 * part]] >> FEATURE_BITS)
+    else:
+        part = 0
+    found = 0
+    for i in range(start, start + part):
+        one, two = automaton[a + data[i]], automaton[b + data[i + part]]
+        three, four = automaton[c + data[i + 2 * part]], automaton[d + data[i + 3 * part]]
+        a, b = np.int64(one >> FEATURE_BITS), np.int64(two >> FEATURE_BITS)
+        c, d = np.int64(three >> FEATURE_BITS), np.int64(four >> FEATURE_BITS)
+        found = _count(one, counts, seen, found)
+        found = _count(two, counts, seen, found)
+        found = _count(three, counts, seen, found)
+        found = _count(four, counts, seen, found)
+    if part:
+        a = d
+    for i in range(start + 4 * part, end):
+        entry = automaton[a + data[i]]
+        a = np.int64(entry >> FEATURE_BITS)
+        found = _count(entry, counts, seen, found)
     counts[0] = 0
+    return found
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _count(entry: Any, counts: Any, seen: Any, found: int) -> int:
+    """Counts the feature of one step; `found` after it."""
+    feature = np.int64(entry & FEATURE_MASK)
+    seen[found] = feature
+    found += (counts[feature] == 0) & (feature > 0)
+    counts[feature] += 1
     return found
 
 
