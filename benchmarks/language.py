@@ -1,8 +1,7 @@
 """Language identification against py3langid and CLD2: language.py CORPORA [--peer-python PYTHON].
 
-Labels and confidences are py3langid's `classify` of each document; ours must be equal, the
-confidence but for the rounding of its float32 sums (3.2e-4 at most). CLD2
-is another model, with other labels: only its speed is compared.
+Labels and confidences are py3langid's `classify` of each document; ours must be equal, the confidence but for the
+rounding of its float32 sums (3.2e-4 at most). CLD2 is another model, with other labels: only its speed is compared.
 """
 
 from __future__ import annotations

@@ -66,10 +66,10 @@ def classify(
 ) -> Any:
     """The most probable class of each of n texts: (class int64[n], probability float64[n]).
 
-    data: uint8[:]; text k is `data[starts[k]:ends[k]]` (int64[n] each). automaton: of `pack_automaton`;
-    first: where the row of its first state starts; longest: of `depth`. table: uint16[features, classes], the bits of float16
-    log-likelihoods; prior: float32[classes]. alias: int64[classes], the
-    class into which one's probability is folded (for most, itself). weights: float64[m], log1p of the counts below m.
+    data: uint8[:]; text k is `data[starts[k]:ends[k]]` (int64[n] each). automaton: of `pack_automaton`; first: where
+    the row of its first state starts; longest: of `depth`. table: uint16[features, classes], the bits of float16
+    log-likelihoods; prior: float32[classes]. alias: int64[classes], the class into which one's probability is folded
+    (for most, itself). weights: float64[m], log1p of the counts below m.
     Score: log1p(count) times likelihood, summed over the features seen, plus the prior; divided by the square root
     of the
     text's bytes; softmax (py3langid 0.4, langid.py). A text without features scores the same in every class.
