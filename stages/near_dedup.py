@@ -1,19 +1,16 @@
 """Near-duplicates: MinHash bands find candidates, exact Jaccard decides.
 
 Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and
-similarity, and the cluster
-table `clusters/` (one row per candidate). Most tools remove on a hash collision, and a third of what they remove is
-no duplicate; here a document goes only
-if the exact Jaccard with its survivor reaches the limit, for one more read of the text. Memory: 16 bytes per candidate
-document in clustering, `block_bytes` of shingles in verification.
+similarity, and the cluster table `clusters/`, one row per candidate. Most tools remove on a hash collision; here a
+document goes only if the exact Jaccard with its survivor reaches the limit, at the price of reading the candidates'
+text twice. Memory: 32 to 64 bytes per candidate in clustering, half a gigabyte at most in verification.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,42 +19,25 @@ from pydantic import Field, model_validator
 
 from pipeline.stage import Each, Emit, Exchange, Fold, Stage, Step, Task, drop_rows, with_column, with_field
 from stages.kernels.arrow import read_only, text_buffers
+from stages.near_dedup_verify import CANDIDATE, DECISION, decide
 
-EDGE = pa.schema([("low", pa.uint64()), ("high", pa.uint64())])
 BAND = pa.schema([("key", pa.uint64()), ("ref", pa.uint64())])
-CANDIDATE = pa.schema(
-    [
-        ("key", pa.uint64()),
-        ("rank", pa.uint64()),
-        ("ref", pa.uint64()),
-        ("cluster", pa.uint64()),
-        ("id", pa.string()),
-        ("shingles", pa.list_(pa.uint64())),
-    ]
-)
-DECISION = pa.schema(
-    [
-        ("shard", pa.uint64()),
-        ("row", pa.uint64()),
-        ("id", pa.string()),
-        ("cluster", pa.uint64()),
-        ("survivor", pa.string()),
-        ("similarity", pa.float32()),
-        ("kept", pa.bool_()),
-        ("group_size", pa.int32()),
-    ]
-)
+EDGE = pa.schema([("low", pa.uint64()), ("high", pa.uint64()), ("place", pa.uint32())])
+"""Two documents of one band: its first, and the one at `place` (1, 2, …) after it."""
 GROUP = pa.field("near_dedup", pa.struct([("group_size", pa.int32())]))
 PRESETS = {"14x8": (14, 8), "20x13": (20, 13), "26x11": (26, 11)}
+WEIGHTS = (0.02, 0.98)
+"""What a false candidate and a missed pair cost in the choice of bands: a false one is found out, and costs time."""
 
 
 class NearDedup(Stage):
     """Drop documents whose shingles' exact Jaccard with a kept document reaches `similarity`.
 
-    Bands and rows: datasketch's optimum for `similarity`, missed pairs weighing most, since a false candidate costs
-    only time.
+    Text is compared by words: case, blanks and punctuation do not count. A document of fewer words than a shingle is
+    compared whole. Bands and rows: datasketch's optimum for `similarity` and `hashes`, unless given.
     """
 
+    version: ClassVar[int] = 2
     similarity: float = Field(0.8, gt=0, le=1, description="The Jaccard similarity at which a document is a duplicate.")
     shingle: int = Field(5, ge=1, description="Words in a shingle (characters in scripts without spaces).")
     hashes: int = Field(128, ge=2, le=1024, description="Hashes of a signature, where bands and rows are not given.")
@@ -65,9 +45,11 @@ class NearDedup(Stage):
     bands: int | None = Field(None, ge=1, description="Bands; give rows too.")
     rows: int | None = Field(None, ge=1, description="Rows of a band; give bands too.")
     verify: bool = Field(True, description="false: drop on candidacy alone, as other tools do.")
-    keep: Literal["first", "longest"] = Field("first", description="Which of a group survives; ties: the first.")
-    block_bytes: int = Field(
-        256 << 20, ge=1 << 20, description="A cluster with more bytes of shingles is cut, and counted."
+    keep: Literal["first", "longest"] = Field(
+        "first", description="Which of a group survives: the first in input order, or the one of most bytes."
+    )
+    max_survivors: int = Field(
+        10_000, ge=1, description="A cluster in which more survive is cut into blocks compared apart, and counted."
     )
 
     @model_validator(mode="after")
@@ -86,210 +68,141 @@ class NearDedup(Stage):
 
     def steps(self) -> tuple[Step, ...]:
         """Bands → edges → clusters → exact decisions → one pass that drops."""
+        ordered = ("rank", "ref")
         return (
             Exchange("bands", self._sign, BAND, "key", ("ref",), EDGE, gather=_edges),
             Fold("components", _cluster, EDGE, reads="bands"),
-            Exchange(
-                "clusters",
-                self._candidates,
-                CANDIDATE,
-                "key",
-                ("rank", "ref"),
-                DECISION,
-                gather=self._decide,
-                keep=True,
-            ),
-            Exchange("decisions", _as_decisions, DECISION, "shard", ("row",), DECISION, reads="clusters", by="shard"),
+            Exchange("clusters", self._candidates, CANDIDATE, "key", ordered, DECISION, gather=self._decide, keep=True),
+            Exchange("decisions", _as_they_are, DECISION, "shard", ("row",), DECISION, reads="clusters", by="shard"),
             Each("drop", self._drop, lambda schema: with_field(schema, GROUP), beside="decisions"),
         )
 
-    def _shingles(self, batch: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        from stages.kernels.minhash import distinct, folding, shingles
-
-        data, offsets = text_buffers(batch["text"])
-        return distinct(*shingles(data, offsets, folding(), self.shingle))  # type: ignore[no-any-return]
-
     def _sign(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        from stages.kernels.minhash import bands
+        from stages.kernels.minhash import band_keys, folding, signatures
 
-        count, rows = self.banding()
+        bands, rows = self.banding()
         random = np.random.Generator(np.random.PCG64(task.seed))
-        factors = read_only(random.integers(0, 1 << 32, count * rows, np.uint32) | np.uint32(1))
-        addends = read_only(random.integers(0, 1 << 32, count * rows, np.uint32))
-        seen = 0
-        for batch in batches:
-            keys = bands(*self._shingles(batch), factors, addends, count, rows)
-            refs = np.repeat(_refs(task.index, seen, len(batch)), count)
-            seen += len(batch)
-            yield Emit(rows=pa.record_batch([pa.array(keys.reshape(-1)), pa.array(refs)], schema=BAND))
+        factors = read_only(random.integers(0, 1 << 32, bands * rows, np.uint32) | np.uint32(1))
+        addends = read_only(random.integers(0, 1 << 32, bands * rows, np.uint32))
+        for batch, refs in _numbered(batches, task):
+            signed = signatures(*text_buffers(batch["text"]), folding(), self.shingle, factors, addends)
+            keys = band_keys(read_only(signed), bands, rows)
+            columns = [pa.array(keys.reshape(-1)), pa.array(np.repeat(refs, bands))]
+            yield Emit(rows=pa.record_batch(columns, schema=BAND))
 
     def _candidates(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        refs, roots = _components(task)
-        start = 0
-        for batch in batches:
-            mine = _refs(task.index, start, len(batch))
-            start += len(batch)
-            where = np.searchsorted(refs, mine)
-            where[where == len(refs)] = 0
-            hits = np.flatnonzero(refs[where] == mine) if len(refs) else np.empty(0, np.int64)
-            if len(hits):
-                yield Emit(rows=self._candidate_rows(batch.take(pa.array(hits)), mine[hits], roots[where[hits]]))
+        nodes, roots = _components(task)
+        for batch, refs in _numbered(batches, task):
+            first = int(np.searchsorted(nodes, refs[:1])[0]) if len(refs) else 0
+            last = int(np.searchsorted(nodes, refs[-1:], "right")[0]) if len(refs) else 0
+            if last > first:
+                rows = batch.take(
+                    pa.array((nodes[first:last] & np.uint64(0xFFFFFFFF)) - (refs[0] & np.uint64(0xFFFFFFFF)))
+                )
+                yield Emit(rows=self._candidate_rows(rows, nodes[first:last], roots[first:last]))
 
     def _candidate_rows(
         self, batch: pa.RecordBatch, refs: NDArray[np.uint64], roots: NDArray[np.uint64]
     ) -> pa.RecordBatch:
-        values, ends = self._shingles(batch)
-        sizes = np.diff(ends).astype(np.uint64)
-        rank = (np.uint64(1) << np.uint64(63)) - sizes if self.keep == "longest" else refs
+        from stages.kernels.minhash import folding, shingles
+
+        data, offsets = text_buffers(batch["text"])
+        if self.verify:
+            values, ends = shingles(data, offsets, folding(), self.shingle)
+        else:  # one mark for all, so that every document of a cluster equals its first
+            values, ends = np.zeros(len(batch), np.uint64), np.arange(len(batch) + 1)
+        rank = refs if self.keep == "first" else ~np.diff(offsets).astype(np.uint64)
         lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
         keys = roots * np.uint64(0x9E3779B97F4A7C15)
         columns = [pa.array(keys), pa.array(rank), pa.array(refs), pa.array(roots), batch["id"], lists]
         return pa.record_batch(columns, schema=CANDIDATE)
 
     def _decide(self, batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
-        for table, was_cut in _blocks(batches, self.block_bytes):
-            yield self._block(table, was_cut)
-
-    def _block(self, table: pa.RecordBatch, was_cut: bool) -> Emit:
-        """Decides whole clusters (or a part of a giant one): one row per candidate."""
-        from stages.kernels.minhash import survivors
-
-        lists, clusters = table["shingles"], table["cluster"].to_numpy()
-        values = np.ascontiguousarray(lists.flatten().to_numpy())
-        ends = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())]).astype(np.int64)
-        if self.verify:
-            chosen, scores = survivors(read_only(values), read_only(ends), read_only(clusters), self.similarity)
-        else:
-            _, chosen, inverse = np.unique(clusters, return_index=True, return_inverse=True)
-            chosen, scores = chosen[inverse], np.full(len(clusters), np.nan)
-        kept = chosen == np.arange(len(table))
-        refs = table["ref"].to_numpy()
-        columns = {
-            "shard": pa.array(refs >> np.uint64(32)),
-            "row": pa.array(refs & np.uint64(0xFFFFFFFF)),
-            "id": table["id"],
-            "cluster": table["cluster"],
-            "survivor": table["id"].take(pa.array(chosen)),
-            "similarity": pa.array(scores.astype(np.float32), from_pandas=True),
-            "kept": pa.array(kept),
-            "group_size": pa.array(np.bincount(chosen, minlength=len(chosen))[chosen].astype(np.int32)),
-        }
-        counters = {"candidates": len(table), "removed": int((~kept).sum()), "clusters_cut": int(was_cut)}
-        return Emit(rows=pa.record_batch(list(columns.values()), schema=DECISION), counters=counters)
+        return decide(batches, self.similarity if self.verify else None, self.max_survivors)
 
     def _drop(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         decisions = task.beside if task.beside is not None else DECISION.empty_table()
-        rows, kept = decisions["row"].to_numpy(), decisions["kept"].to_numpy(zero_copy_only=False)
+        rows = decisions["row"].to_numpy()
         start = 0
         for batch in batches:
             low, high = np.searchsorted(rows, [start, start + len(batch)])
-            here = decisions.slice(low, high - low)
-            yield self._split(batch, here, rows[low:high].astype(np.int64) - start, kept[low:high], task)
+            yield self._split(batch, decisions.slice(low, high - low), rows[low:high].astype(np.int64) - start, task)
             start += len(batch)
 
-    def _split(
-        self, batch: pa.RecordBatch, here: pa.Table, places: NDArray[np.int64], kept: NDArray[Any], task: Task
-    ) -> Emit:
-        sizes = np.ones(len(batch), np.int32)
-        sizes[places] = here["group_size"].to_numpy()
+    def _split(self, batch: pa.RecordBatch, here: pa.Table, places: NDArray[np.int64], task: Task) -> Emit:
+        """One batch by its decisions, which are for its rows at `places`."""
+        kept = here["kept"].to_numpy()
+        mask, sizes = np.ones(len(batch), np.bool_), np.ones(len(batch), np.int32)
+        mask[places], sizes[places] = kept, here["group_size"].fill_null(1).to_numpy()
         group = pa.StructArray.from_arrays([pa.array(sizes)], fields=list(GROUP.type))
-        batch_ = with_column(batch, GROUP, group)
-        gone = places[~kept]
-        if not len(gone):
-            return Emit(rows=batch_)
-        mask = np.ones(len(batch), np.bool_)
-        mask[gone] = False
-        lost = here.filter(pa.array(~kept))
-        similarity = lost["similarity"].to_pylist()
+        rows = with_column(batch, GROUP, group)
+        if kept.all():
+            return Emit(rows=rows)
+        gone = here.filter(pa.array(~kept))
+        similarity = gone["similarity"].to_pylist()
         broken = [[{"rule": "near_duplicate", "score": s, "limit": self.similarity}] for s in similarity]
         names = ["near_duplicate"] * len(gone)
-        survivors_ = lost["survivor"].to_pylist()
-        drops = drop_rows(batch.take(pa.array(gone)), task, names, broken, survivors_, similarity)
-        return Emit(rows=batch_.filter(pa.array(mask)), drops=drops)
+        lost = batch.filter(pa.array(~mask))
+        drops = drop_rows(lost, task, names, broken, gone["survivor"].to_pylist(), similarity)
+        return Emit(rows=rows.filter(pa.array(mask)), drops=drops)
 
 
 @cache
 def optimal_banding(similarity: float, hashes: int) -> tuple[int, int]:
-    """datasketch's (bands, rows) for a threshold, a missed pair weighing nineteen times a false candidate."""
+    """datasketch's (bands, rows) for a threshold: the least area of misses and false candidates, weighted."""
     from datasketch import MinHashLSH
 
-    index = MinHashLSH(threshold=similarity, num_perm=hashes, weights=(0.05, 0.95))
+    index = MinHashLSH(threshold=similarity, num_perm=hashes, weights=WEIGHTS)
     return index.b, index.r
 
 
-def _refs(shard: int, start: int, n: int) -> NDArray[np.uint64]:
-    """References of n rows of a shard: its number in the high 32 bits, the row in the low."""
-    return np.arange(start, start + n, dtype=np.uint64) | np.uint64(shard << 32)
+def _numbered(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[tuple[pa.RecordBatch, NDArray[np.uint64]]]:
+    """Batches of a shard with their rows' references: the shard's number in the high 32 bits, the row in the low."""
+    start = 0
+    for batch in batches:
+        yield batch, np.arange(start, start + len(batch), dtype=np.uint64) | np.uint64(task.index << 32)
+        start += len(batch)
 
 
 def _edges(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
     """Per band key an edge from its first document to each other one: linear, however many share the key."""
-    last_key, first = None, np.uint64(0)
-    run = largest = 0
+    key, first, seen = -1, np.uint64(0), 0
     for batch in batches:
         keys, refs = batch["key"].to_numpy(), batch["ref"].to_numpy()
-        begins = np.concatenate([[last_key is None or keys[0] != last_key], keys[1:] != keys[:-1]])
+        begins = np.concatenate([[int(keys[0]) != key], keys[1:] != keys[:-1]])
         starts = np.maximum.accumulate(np.where(begins, np.arange(len(keys)), -1))
-        low = np.where(starts >= 0, refs[np.maximum(starts, 0)], first)
-        sizes = np.diff(np.append(np.flatnonzero(begins), len(keys)))
-        run = int(sizes[-1]) if begins.any() and len(sizes) > 0 else run + len(keys)
-        largest = max(largest, run, int(sizes.max()) if len(sizes) else 0)
-        last_key, first = keys[-1], low[-1]
-        edges = pa.record_batch([pa.array(low[~begins]), pa.array(refs[~begins])], schema=EDGE)
-        yield Emit(rows=edges)
+        low = np.where(starts >= 0, refs[starts], first)
+        places = np.arange(len(keys)) - starts + np.where(starts >= 0, 0, seen - 1)
+        key, first, seen = int(keys[-1]), low[-1], int(places[-1]) + 1
+        columns = [pa.array(low[~begins]), pa.array(refs[~begins]), pa.array(places[~begins].astype(np.uint32))]
+        yield Emit(rows=pa.record_batch(columns, schema=EDGE))
 
 
 def _cluster(batches: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
     """Edges → `components.arrow`: every candidate's ref, sorted, and its component's lowest ref."""
-    from stages.kernels.components import components
+    from stages.kernels.components import components, empty, join
 
-    edges = [np.stack([b["low"].to_numpy(), b["high"].to_numpy()]) for b in batches]
-    both = np.concatenate(edges, axis=1) if edges else np.empty((2, 0), np.uint64)
-    refs, index = np.unique(both, return_inverse=True)
-    left, right = index.reshape(both.shape).astype(np.int64)
-    roots = refs[components(len(refs), read_only(left), read_only(right))] if len(refs) else refs
-    table = pa.table({"ref": pa.array(refs), "root": pa.array(roots)})
-    with pa.OSFile(str(task.folder / "components.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    sizes = Counter(np.unique(roots, return_counts=True)[1].tolist()) if len(refs) else Counter()
-    return {"candidate_clusters": sizes.total(), "largest_cluster": max(sizes, default=0), "edges": both.shape[1]}
-
-
-def _components(task: Task) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The memory-mapped component table: (refs sorted, roots)."""
-    with pa.memory_map(str(task.artifacts["components"] / "components.arrow")) as source:
-        table = pa.ipc.open_file(source).read_all()
-    return table["ref"].to_numpy(), table["root"].to_numpy()
-
-
-def _blocks(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
-    """Batches regrouped so that a cluster's rows are together, unless they pass `limit` bytes: then it is cut
-    (True)."""
-    held: list[pa.RecordBatch] = []
-    size = 0
+    table, count, edges, largest_band = empty(), 0, 0, 0
     for batch in batches:
-        keys = batch["key"].to_numpy()
-        last = int(np.searchsorted(keys, keys[-1]))
-        if held and keys[0] != held[-1]["key"][-1].as_py():
-            yield _join(held), False
-            held, size = [], 0
-        if last:
-            yield _join([*held, batch.slice(0, last)]), False
-            held, size = [], 0
-        held.append(batch.slice(last))
-        size += batch.slice(last).nbytes
-        if size > limit:
-            yield _join(held), True
-            held, size = [], 0
-    if held:
-        yield _join(held), False
+        if len(batch):
+            table, count = join(table, count, read_only(batch["low"].to_numpy()), read_only(batch["high"].to_numpy()))
+            edges, largest_band = edges + len(batch), max(largest_band, int(batch["place"].to_numpy().max()) + 1)
+    nodes, roots = components(table)
+    rows = pa.record_batch([pa.array(nodes), pa.array(roots)], names=["ref", "root"])
+    with pa.OSFile(str(task.folder / "components.arrow"), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    sizes = np.unique(roots, return_counts=True)[1]
+    largest = int(sizes.max()) if len(sizes) else 0
+    return {"edges": edges, "largest_band": largest_band, "candidate_clusters": len(sizes), "largest_cluster": largest}
 
 
-def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    table = pa.Table.from_batches(batches).combine_chunks()
-    return table.to_batches()[0]
+def _components(task: Task) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The memory-mapped table of components: (refs sorted, roots)."""
+    with pa.memory_map(str(task.artifacts["components"] / "components.arrow")) as source:
+        rows = pa.ipc.open_file(source).get_batch(0)
+    return rows["ref"].to_numpy(), rows["root"].to_numpy()
 
 
-def _as_decisions(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
+def _as_they_are(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
     for batch in batches:
         yield Emit(rows=batch)

@@ -1,79 +1,158 @@
-"""Near-duplicates: kernels against their twins, and the whole stage against the exact answer."""
+"""Near-duplicates: kernels against their twins bit for bit, and the whole stage against the exact answer."""
 
+import json
 import random
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import example, given, settings
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stages import near_dedup_verify
 from stages.kernels.arrow import read_only, text_buffers
-from stages.kernels.components import components
-from stages.kernels.minhash import distinct, folding, shingles, survivors
+from stages.kernels.components import components, empty, join
+from stages.kernels.jaccard import survivors
+from stages.kernels.minhash import band_keys, folding, shingles, signatures
 from stages.near_dedup import NearDedup, optimal_banding
-from tests import oracles
-from tests.conftest import Cli
+from stages.near_dedup_verify import CANDIDATE, decide
+from tests import oracles_near_dedup as oracles
+from tests.conftest import Cli, digest
 
-HOSTILE = st.text(
-    st.sampled_from("ab Ａé中文ไทยか_9,.\u0301\u200d𠀀😀İΣ\x00\n\t") | st.characters(codec="utf-8"), max_size=60
+PIECES = st.sampled_from(
+    ["internationalisation", "the ", "12345678", "exactly8", "__", "ΣΑΣ", "ไทย", "漢字かな", "\n\n"]
 )
+HOSTILE = st.lists(
+    PIECES
+    | st.text(
+        st.sampled_from("ab ABzZ@[`{/:Ａé中文ไทยか_9,.\u0301\u200d𠀀😀İΣȺ\x00\n\t\x7f") | st.characters(codec="utf-8")
+    ),
+    max_size=30,
+).map("".join)
+RECIPE = """\
+stages:
+  - use: ingest
+    inputs: ["in-*.parquet"]
+    id_field: id
+  - use: near_dedup
+"""
 
 
-def hashed(texts: list[str], n: int) -> tuple[np.ndarray, np.ndarray]:
-    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    values, ends = distinct(*shingles(data, offsets, folding(), n))
-    return read_only(values), read_only(ends)
+def buffers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return text_buffers(pa.array(texts, pa.large_string()))
 
 
 @given(st.lists(HOSTILE, min_size=1, max_size=6), st.integers(1, 6))
-@example(["", "a", "İstanbul ΣΑΣ", "中文字 mixed 文"], 2)
-@settings(deadline=None)
-def test_two_texts_share_shingles_as_their_sets_do(texts: list[str], n: int) -> None:
-    values, ends = hashed(texts, n)
-    sets = [oracles.shingle_set(text, n) for text in texts]
-    mine = [set(values[a:b].tolist()) for a, b in pairwise(ends)]
-    assert [len(s) for s in mine] == [len(s) for s in sets]
-    for a in range(len(texts)):
-        for b in range(a):
-            assert len(mine[a] & mine[b]) == len(sets[a] & sets[b])
+@example(["", "a", "İstanbul ΣΑΣ", "中文字 mixed 文", " .,! ", "a" * 200], 2)
+@example(["The Quick_brown FOX jumped 0ver the lazy dog; " * 30], 5)
+def test_shingles_are_the_oracles_bit_for_bit(texts: list[str], n: int) -> None:
+    values, ends = shingles(*buffers(texts), folding(), n)
+    mine = [values[a:b].tolist() for a, b in pairwise(ends)]
+    assert mine == [oracles.hashes(text, n) for text in texts]
+    for a, b in combinations(range(len(texts)), 2):
+        shared = oracles.shingle_set(texts[a], n) & oracles.shingle_set(texts[b], n)
+        assert len({*mine[a]} & {*mine[b]}) == len(shared)
+
+
+@given(st.lists(HOSTILE, min_size=1, max_size=4), st.integers(1, 6), st.sampled_from([(1, 2), (3, 1), (4, 5)]))
+@example([" ".join(f"w{k}" for k in range(2100)), "short", ""], 5, (4, 5))
+def test_signatures_and_band_keys_are_the_oracles_bit_for_bit(
+    texts: list[str], n: int, banding: tuple[int, int]
+) -> None:
+    bands, rows = banding
+    chance = np.random.default_rng(3)
+    factors = chance.integers(0, 1 << 32, bands * rows, np.uint32) | np.uint32(1)
+    addends = chance.integers(0, 1 << 32, bands * rows, np.uint32)
+    signed = signatures(*buffers(texts), folding(), n, read_only(factors), read_only(addends))
+    expected = [oracles.signature(text, n, factors.tolist(), addends.tolist()) for text in texts]
+    assert signed.tolist() == expected
+    keys = band_keys(read_only(signed), bands, rows)
+    assert keys.tolist() == [oracles.band_keys(one, bands, rows) for one in expected]
+
+
+def test_a_sliced_column_has_the_same_shingles() -> None:
+    column = pa.array(["one two three", "", "四五六 seven eight nine ten", "last one of them all"], pa.large_string())
+    values, ends = shingles(*text_buffers(column.slice(1, 2)), folding(), 2)
+    whole = [oracles.hashes(text, 2) for text in ["", "四五六 seven eight nine ten"]]
+    assert [values[a:b].tolist() for a, b in pairwise(ends)] == whole
+
+
+def mixed(values: set[int]) -> list[int]:
+    return sorted((x * 0x9E3779B97F4A7C15) % 2**64 for x in values)
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 12), min_size=1)), max_size=14),
     st.sampled_from([0.3, 0.5, 0.8, 1.0]),
+    st.sampled_from([(99, 999), (2, 999), (99, 12)]),
+    st.integers(0, 14),
 )
-@settings(deadline=None)
-def test_the_survivor_is_the_exact_one(rows: list[tuple[int, set[int]]], similarity: float) -> None:
+def test_the_survivor_is_the_exact_one_whatever_the_batches(
+    rows: list[tuple[int, set[int]]], similarity: float, bounds: tuple[int, int], cut: int
+) -> None:
     rows = sorted(rows, key=lambda row: row[0])
-    clusters = [cluster for cluster, _ in rows]
-    mixed = [sorted((x * 0x9E3779B97F4A7C15) % 2**64 for x in values) for _, values in rows]
-    flat = np.array([x for one in mixed for x in one], np.uint64)
-    ends = np.cumsum([0, *map(len, mixed)]).astype(np.int64)
-    chosen, scores = survivors(read_only(flat), read_only(ends), read_only(np.array(clusters, np.uint64)), similarity)
-    sets = [{(str(x),) for x in values} for _, values in rows]
-    assert chosen.tolist() == oracles.greedy(sets, clusters, similarity)
-    assert scores.tolist() == [oracles.jaccard(sets[k], sets[j]) for k, j in enumerate(chosen.tolist())]
+    clusters, sets = [cluster for cluster, _ in rows], [mixed(values) for _, values in rows]
+    expected = oracles.greedy([values for _, values in rows], clusters, similarity, *bounds)
+    flat = np.array([x for one in sets for x in one], np.uint64)
+    ends = np.cumsum([0, *map(len, sets)]).astype(np.int64)
+    groups = read_only(np.array(clusters, np.uint64))
+    chosen, scores, blocks = survivors(read_only(flat), read_only(ends), groups, 0, similarity, *bounds)
+    assert list(zip(chosen.tolist(), scores.tolist(), blocks.tolist(), strict=True)) == expected
+
+    batches = [batch for batch in (candidates(rows[:cut], 0), candidates(rows[cut:], cut)) if len(batch)]
+    decided = decided_rows(batches, similarity, bounds)
+    assert decided == decided_rows([candidates(rows, 0)], similarity, bounds)
+    assert {row["id"]: row["survivor"] for row in decided} == {str(k): str(e[0]) for k, e in enumerate(expected)}
+    sizes = {row["id"]: row["group_size"] for row in decided if row["kept"]}
+    assert sizes == {str(k): sum(e[0] == k for e in expected) for k, e in enumerate(expected) if e[0] == k}
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
-@settings(deadline=None)
-def test_components_are_those_of_flooding(edges: list[tuple[int, int]]) -> None:
-    left, right = (np.array([e[k] for e in edges], np.int64) for k in (0, 1))
-    assert components(10, read_only(left), read_only(right)).tolist() == oracles.components(10, edges)
+def candidates(rows: Sequence[tuple[int, set[int]]], first: int) -> pa.RecordBatch:
+    numbers = range(first, first + len(rows))
+    found = [
+        {"key": c, "rank": k, "ref": k, "cluster": c, "id": str(k), "shingles": mixed(values)}
+        for k, (c, values) in zip(numbers, rows, strict=True)
+    ]
+    return pa.RecordBatch.from_pylist(found, schema=CANDIDATE)
+
+
+def decided_rows(batches: list[pa.RecordBatch], similarity: float, bounds: tuple[int, int]) -> list[dict[str, object]]:
+    emitted = decide(iter(batches), similarity, bounds[0], bounds[1] * 8)
+    return [row for emit in emitted if emit.rows is not None for row in emit.rows.to_pylist()]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), max_size=4))
+@example([[(k, k + 1) for k in range(0, 4000, 2)], [(1, 3999)], [(k, k + 1) for k in range(1, 4000, 2)]])
+def test_components_are_those_of_flooding(pieces: list[list[tuple[int, int]]]) -> None:
+    table, count = empty(2), 0
+    for piece in pieces:
+        left, right = (read_only(np.array([edge[k] for edge in piece], np.uint64)) for k in (0, 1))
+        table, count = join(table, count, left, right)
+    nodes, roots = components(table)
+    expected = chain(4001) if pieces and len(pieces[0]) > 100 else oracles.components([e for p in pieces for e in p])
+    assert list(zip(nodes.tolist(), roots.tolist(), strict=True)) == expected
+    assert count == len(expected)
+
+
+def chain(n: int) -> list[tuple[int, int]]:
+    return [(k, 0) for k in range(n)]
 
 
 def test_the_default_banding_finds_what_it_should() -> None:
     bands, rows = optimal_banding(0.8, 128)
     assert bands * rows <= 128
-    assert 1 - (1 - 0.8**rows) ** bands > 0.94
+    assert 1 - (1 - 0.8**rows) ** bands > 0.97
     assert NearDedup(preset="14x8").banding() == (14, 8)
+    with pytest.raises(ValueError, match="both bands and rows"):
+        NearDedup(bands=3)
 
 
 def corpus(seed: int) -> list[str]:
-    """Documents with families of edited copies, short ones and Chinese ones among them."""
+    """Documents with families of edited copies, short ones, empty ones, and Chinese and Thai ones among them."""
     chance = random.Random(seed)
     texts = []
     for family in range(40):
@@ -81,48 +160,97 @@ def corpus(seed: int) -> list[str]:
         for _ in range(chance.randrange(1, 6)):
             copy = [w if chance.random() > 0.02 else f"x{chance.randrange(99)}" for w in base]
             texts.append(" ".join(copy))
-        zh = "".join(chr(0x4E00 + chance.randrange(500)) for _ in range(80))
-        texts += [zh, zh[:-1] + "。"] if family % 4 == 0 else []
+        script = 0x4E00 if family % 8 else 0x0E01
+        run = "".join(chr(script + chance.randrange(40 if family % 8 == 0 else 500)) for _ in range(80))
+        texts += [run, run[:-1] + "。"] if family % 4 == 0 else []
+    texts += ["", "", "!?", "! ?", "..."]
     chance.shuffle(texts)
     return texts
 
 
+def write_shards(folder: Path, texts: Sequence[str], shards: int) -> dict[str, str]:
+    """Texts dealt out to input files: id → text."""
+    by_id = {}
+    for shard in range(shards):
+        part = [{"id": f"{shard}-{k:04}", "text": t} for k, t in enumerate(texts[shard::shards])]
+        by_id.update({row["id"]: row["text"] for row in part})
+        pq.write_table(pa.Table.from_pylist(part), folder / f"in-{shard}.parquet")
+    return by_id
+
+
+def read_rows(paths: Iterator[Path]) -> list[dict[str, object]]:
+    return [row for path in sorted(paths) for row in pq.read_table(path).to_pylist()]
+
+
 def test_the_stage_removes_what_is_similar_and_nothing_else(cli: Cli, tmp_path: Path) -> None:
-    texts = corpus(5)
-    for shard in range(3):
-        part = [{"id": f"{shard}-{k}", "text": t} for k, t in enumerate(texts[shard::3])]
-        pq.write_table(pa.Table.from_pylist(part), tmp_path / f"in-{shard}.parquet")
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text("stages:\n  - use: ingest\n    inputs: ['in-*.parquet']\n    id_field: id\n  - use: near_dedup\n")
-    done = cli("run", recipe)
+    texts = write_shards(tmp_path, corpus(5), 3)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    done = cli("run", "r.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     stage = tmp_path / "runs/run/02-near_dedup"
-    drops = pa.concat_tables(pq.read_table(p) for p in sorted(stage.glob("drops/*.parquet"))).to_pylist()
-    kept = {i for p in stage.glob("part-*.parquet") for i in pq.read_table(p)["id"].to_pylist()}
-    sets = {f"{s}-{k}": oracles.shingle_set(t, 5) for s in range(3) for k, t in enumerate(texts[s::3])}
+    drops, rows = read_rows(stage.glob("drops/*.parquet")), read_rows(stage.glob("part-*.parquet"))
+    kept = {row["id"]: row["near_dedup"]["group_size"] for row in rows}
+    sets = {i: oracles.shingle_set(text, 5) for i, text in texts.items()}
     for row in drops:
         exact = oracles.jaccard(sets[row["id"]], sets[row["duplicate_of"]])
         assert row["duplicate_of"] in kept
         assert exact >= 0.8
         assert abs(exact - row["similarity"]) < 1e-6
-    pairs = [(a, b) for a in sets for b in sets if a < b and oracles.jaccard(sets[a], sets[b]) >= 0.8]
+    pairs = [(a, b) for a, b in combinations(sets, 2) if oracles.jaccard(sets[a], sets[b]) >= 0.8]
     both = [pair for pair in pairs if pair[0] in kept and pair[1] in kept]
     assert len(pairs) > 40
     assert len(both) <= 0.01 * len(pairs)
+    assert sum(kept.values()) == len(texts)
+    assert {i for i in kept if not texts[i]} != {i for i, text in texts.items() if not text}, "empty ones are equal"
+    table = read_rows(stage.glob("clusters/*.parquet"))
+    assert {row["id"] for row in table if not row["kept"]} == {row["id"] for row in drops}
+    assert {row["id"]: row["group_size"] for row in table if row["kept"]}.items() <= kept.items()
     assert cli("verify", "runs/run").returncode == 0
     assert "near_duplicate" in cli("explain", "runs/run", drops[0]["id"]).stdout
+    assert cli("run", "r.yaml", "--workers", "2", "--out", "two").returncode == 0
+    assert digest(tmp_path / "two") == digest(tmp_path / "runs/run")
 
 
-def test_a_giant_cluster_is_cut_and_counted(cli: Cli, tmp_path: Path) -> None:
+def test_without_verification_candidacy_is_enough(cli: Cli, tmp_path: Path) -> None:
+    texts = write_shards(tmp_path, corpus(6), 2)
+    banding = "    bands: 60\n    rows: 1\n"
+    for name, more in (("raw", "    verify: false\n"), ("sure", "")):
+        (tmp_path / f"{name}.yaml").write_text(RECIPE + banding + more)
+        assert cli("run", f"{name}.yaml", "--out", name).returncode == 0
+    raw, sure = (read_rows((tmp_path / name / "02-near_dedup").glob("drops/*")) for name in ("raw", "sure"))
+    assert {row["id"] for row in sure} < {row["id"] for row in raw}
+    sets = {i: oracles.shingle_set(text, 5) for i, text in texts.items()}
+    assert any(oracles.jaccard(sets[row["id"]], sets[row["duplicate_of"]]) < 0.8 for row in raw)
+    assert {row["similarity"] for row in raw} == {None}
+
+
+def test_the_longest_of_a_group_may_stay(cli: Cli, tmp_path: Path) -> None:
+    words = [f"w{k}" for k in range(200)]
+    write_shards(tmp_path, [" ".join(words[:190]), " ".join(words), " ".join(words[:195])], 1)
+    (tmp_path / "r.yaml").write_text(RECIPE + "    keep: longest\n")
+    assert cli("run", "r.yaml").returncode == 0
+    kept = read_rows((tmp_path / "runs/run/02-near_dedup").glob("part-*"))
+    assert [(row["id"], row["near_dedup"]["group_size"]) for row in kept] == [("0-0001", 3)]
+
+
+def test_a_cluster_with_too_many_survivors_is_cut_and_counted() -> None:
+    rows = [(7, {0, 1, *range(100 * k, 100 * k + 3)}) for k in range(1, 41)]
+    emits = list(decide(iter([candidates(rows[:15], 0), candidates(rows[15:], 15)]), 0.8, 10))
+    assert sum(emit.counters.get("clusters_cut", 0) for emit in emits) == 3
+    assert sum(emit.counters.get("candidates", 0) for emit in emits) == 40
+    assert sum(emit.counters.get("removed", 0) for emit in emits) == 0
+    assert near_dedup_verify.SURVIVOR_BYTES >= 1 << 20
+
+
+def test_a_giant_template_cluster_is_decided_without_loss(cli: Cli, tmp_path: Path) -> None:
     same = "one two three four five six seven eight nine ten " * 2000
-    rows = [{"id": str(k), "text": f"{same} {' '.join(f'u{k}n{j}' for j in range(9000))}"} for k in range(40)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(
-        "stages:\n  - use: ingest\n    inputs: [in.parquet]\n    id_field: id\n"
-        "  - use: near_dedup\n    bands: 40\n    rows: 1\n    block_bytes: 1048576\n"
-    )
-    done = cli("run", recipe)
+    texts = [f"{same} {' '.join(f'u{k}n{j}' for j in range(900))}" for k in range(40)]
+    write_shards(tmp_path, [*texts, texts[3]], 1)
+    (tmp_path / "r.yaml").write_text(RECIPE + "    bands: 40\n    rows: 1\n    max_survivors: 8\n")
+    done = cli("run", "r.yaml")
     assert done.returncode == 0, done.stderr
-    shown = pq.read_table(tmp_path / "runs/run/02-near_dedup/part-00000.parquet")
-    assert len(shown) == 40, "they share a template, not their text"
+    stage = tmp_path / "runs/run/02-near_dedup"
+    counters = json.loads((stage / "_manifest.json").read_text())["counters"]
+    assert counters["candidates"] > 16
+    assert counters["clusters_cut"] == (counters["candidates"] - 1) // 8
+    assert len(pq.read_table(stage / "part-00000.parquet")) == 41, "they share a template; the copy is in another block"

@@ -1,4 +1,8 @@
-"""Connected components of a graph given as edges: union-find over array indices, the smallest index as root."""
+"""Connected components of a graph whose edges arrive in pieces: union-find in a hash table of nodes.
+
+Nodes are uint64 other than `EMPTY`. The table holds a key and a parent for each slot, at most half of the slots filled:
+32 to 64 bytes a node, and nothing for an edge.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,86 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""Marks a free slot; as a document's reference it would be the last row of the last of 2^32 shards."""
+
+
+def empty(slots: int = 1 << 10) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """A table without nodes: (keys uint64[slots], parents int64[slots]); slots: a power of two."""
+    return np.full(slots, EMPTY, np.uint64), np.arange(slots)
+
+
+def join(
+    table: tuple[NDArray[np.uint64], NDArray[np.int64]], nodes: int, low: NDArray[np.uint64], high: NDArray[np.uint64]
+) -> tuple[tuple[NDArray[np.uint64], NDArray[np.int64]], int]:
+    """Adds edges (low[k], high[k]) to a table of `nodes` nodes, growing it first where needed: (table, nodes)."""
+    keys, parents = table
+    slots = len(keys)
+    while slots < 2 * (nodes + 2 * len(low)):
+        slots *= 2
+    if slots > len(keys):
+        old, roots = roots_of(keys, parents)
+        old.flags.writeable = roots.flags.writeable = False
+        keys, parents = empty(slots)
+        _join(keys, parents, old, roots)
+    return (keys, parents), nodes + _join(keys, parents, low, high)
+
+
+def components(table: tuple[NDArray[np.uint64], NDArray[np.int64]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(nodes sorted, smallest node of the component of each)."""
+    nodes, roots = roots_of(*table)
+    order = np.argsort(nodes)
+    return nodes[order], roots[order]
+
 
 @njit(cache=True, nogil=True)
-def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Roots int64[n] of nodes 0…n-1 joined by edges (left[k], right[k]): the smallest node of each component.
+def roots_of(keys: NDArray[np.uint64], parents: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(nodes in the order of the slots, smallest node of the component of each)."""
+    nodes, roots = np.empty(len(keys), np.uint64), np.empty(len(keys), np.uint64)
+    count = 0
+    for slot in range(len(keys)):
+        if keys[slot] != EMPTY:
+            nodes[count], roots[count] = keys[slot], keys[_root(parents, slot)]
+            count += 1
+    return nodes[:count].copy(), roots[:count].copy()
 
-    Path halving; the smaller root wins, so that the answer does not depend on the order of edges.
-    """
-    root = np.arange(n)
-    for k in range(len(left)):
-        a, b = left[k], right[k]
-        while root[a] != a:
-            root[a] = root[root[a]]
-            a = root[a]
-        while root[b] != b:
-            root[b] = root[root[b]]
-            b = root[b]
-        if a < b:
-            root[b] = a
+
+@njit(cache=True, nogil=True)
+def _root(parents: NDArray[np.int64], slot: int) -> int:
+    """The slot of the root, with path halving (Tarjan and van Leeuwen 1984)."""
+    while parents[slot] != slot:
+        parents[slot] = parents[parents[slot]]
+        slot = int(parents[slot])
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _slot(keys: NDArray[np.uint64], node: np.uint64) -> int:
+    """Where a node is, or the free slot where it goes."""
+    mask = len(keys) - 1
+    mixed = node * np.uint64(0x9E3779B97F4A7C15)
+    slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
+    while keys[slot] != EMPTY and keys[slot] != node:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@njit(cache=True, nogil=True)
+def _join(
+    keys: NDArray[np.uint64], parents: NDArray[np.int64], low: NDArray[np.uint64], high: NDArray[np.uint64]
+) -> int:
+    """Adds edges to a table that has room; how many nodes are new. The smaller root wins, in whatever order."""
+    new = 0
+    for k in range(len(low)):
+        a = _slot(keys, low[k])
+        new += keys[a] == EMPTY
+        keys[a] = low[k]
+        b = _slot(keys, high[k])
+        new += keys[b] == EMPTY
+        keys[b] = high[k]
+        a, b = _root(parents, a), _root(parents, b)
+        if keys[a] < keys[b]:
+            parents[b] = a
         else:
-            root[a] = b
-    for k in range(n):
-        root[k] = root[root[k]]
-    return root
+            parents[a] = b
+    return new

@@ -1,11 +1,10 @@
-"""Shingles and MinHash signatures, straight from the bytes of a batch.
+"""Shingles, MinHash signatures and band keys, straight from the bytes of a batch.
 
-Words are maximal runs of word characters (letters, digits, _; Python's `\\w`), lower-cased code point by code point;
-in scripts written without spaces
-each character is a word. A shingle is n words in a row (all of them where a document has fewer), as a 64-bit hash:
-two different
-ones collide once in 2^64. Lower case differs from `str.lower()` in two places: İ becomes i, and Σ at a word's end
-becomes σ.
+Words are maximal runs of word characters (Python's `\\w`: letters, digits, _), lower-cased code point by code point; in
+scripts written without spaces each character is a word. A shingle is n words in a row as a 64-bit hash, so that sets
+of shingles compare by hash alone; two different shingles share one about once in 2^63. Lower case differs from
+`str.lower()` in two places: İ becomes i, and Σ at a word's end becomes σ. Scratch: 6 bytes for each byte of the longest
+text; a signature costs 2.5 ns a shingle for 128 permutations where the registers hold 16 integers.
 """
 
 from __future__ import annotations
@@ -16,33 +15,52 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+CODES = 0x40000
+"""No code point from here on is a letter or a digit."""
 SPACELESS = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x0F00, 0x0FFF),  # Tibetan
-    (0x1000, 0x109F),  # Myanmar
+    (0x0E00, 0x109F),  # Thai, Lao, Tibetan, Myanmar
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # ideographic marks
-    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3005, 0x30FF),  # ideographic marks, Hiragana, Katakana
     (0x31F0, 0x31FF),  # Katakana extensions
     (0x3400, 0x4DBF),  # Han A
     (0x4E00, 0x9FFF),  # Han
+    (0xA9E0, 0xA9FF),  # Myanmar extensions
+    (0xAA60, 0xAA7F),
     (0xF900, 0xFAFF),  # Han compatibility
+    (0xFF66, 0xFF9F),  # half-width Katakana
+    (0x16FE0, 0x16FFF),  # ideographic marks
+    (0x1AFF0, 0x1B16F),  # Kana supplements
     (0x20000, 0x3FFFF),  # Han B and later
 )
+"""First and last code point of each block in which every word character is a word of its own."""
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C17)
+"""2^64 over the golden ratio, made 3 modulo 4: then two words in a row hash apart from the same in reverse."""
+ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+EIGHT = np.uint64(8)
+"""Bytes looked at together, where all are ASCII."""
+STRETCH = np.uint64(64)
+"""Bytes read one character after the other once one is not ASCII: trying eight at once again costs as much as ten."""
+STRIPE = 1024
+"""Shingles hashed together for one permutation after the other: they stay in the first cache."""
+FEWEST = 2
+"""Permutations of a signature at least: they are worked through in pairs, which keeps two minima in flight."""
+SMALL = 48
+"""Sets up to this size are sorted by insertion."""
 
 
 @cache
 def folding() -> NDArray[np.int32]:
-    """int32[0x110000]: 0 for a character that is in no word, else its lower case, negative where it is a word of its
-    own."""
-    table = np.zeros(0x110000, np.int32)
-    for code in range(0x110000):
+    """int32[CODES]: 0 for a character that is in no word, else its lower case, negative where it is a word of its own.
+
+    Made from the running Python's Unicode tables, once a process (0.05 s).
+    """
+    table = np.zeros(CODES, np.int32)
+    for code in range(CODES):
         char = chr(code)
         if char.isalnum() or char == "_":
-            lower = char.lower()
-            table[code] = ord(lower[0])
+            table[code] = ord(char.lower()[0])
     for first, last in SPACELESS:
-        table[first : last + 1] = -np.abs(table[first : last + 1])
+        table[first : last + 1] *= -1
     table.flags.writeable = False
     return table
 
@@ -55,205 +73,290 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _eight(data: NDArray[np.uint8], i: np.uint64) -> np.uint64:
+    """Eight bytes from `i` on, the first lowest; the compiler makes one load of it."""
+    low = np.uint64(data[i]) | np.uint64(data[i + np.uint64(1)]) << np.uint64(8)
+    low |= np.uint64(data[i + np.uint64(2)]) << np.uint64(16) | np.uint64(data[i + np.uint64(3)]) << np.uint64(24)
+    high = np.uint64(data[i + np.uint64(4)]) | np.uint64(data[i + np.uint64(5)]) << np.uint64(8)
+    high |= np.uint64(data[i + np.uint64(6)]) << np.uint64(16) | np.uint64(data[i + np.uint64(7)]) << np.uint64(24)
+    return low | high << np.uint64(32)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _between(chunk: np.uint64, low: int, high: int) -> np.uint64:
+    """Of eight ASCII bytes those from `low` to `high`, as high bits (others bits are noise)."""
+    return (chunk + ONES * np.uint64(128 - low)) & ~(chunk + ONES * np.uint64(127 - high))
+
+
 @njit(cache=True, nogil=True)
-def _words(data: NDArray[np.uint8], start: int, end: int, table: NDArray[np.int32], out: NDArray[np.uint64]) -> int:
-    """Hashes of the words of one text → out; how many."""
-    count = 0
-    state = np.uint64(0)
-    inside = False
-    place = start
+def _fold_ascii(
+    data: NDArray[np.uint8], place: np.uint64, end: np.uint64, out: NDArray[np.uint8], w: np.uint64
+) -> np.uint64:
+    """Folds eight bytes at a time, from `place` on → out from `w` on, while all are ASCII; how many bytes."""
+    first = place
+    while place + EIGHT <= end:
+        chunk = _eight(data, place)
+        if chunk & HIGHS != np.uint64(0):
+            break
+        chunk |= (_between(chunk, 65, 90) & HIGHS) >> np.uint64(2)
+        words = (_between(chunk, 97, 122) | _between(chunk, 48, 57) | _between(chunk, 95, 95)) & HIGHS
+        chunk &= (words >> np.uint64(7)) * np.uint64(255)
+        for j in range(EIGHT):
+            out[w + j] = np.uint8(chunk >> j * EIGHT)
+        place += EIGHT
+        w += EIGHT
+    return place - first
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _tail(data: NDArray[np.uint8], i: np.uint64, shift: int) -> np.int64:
+    """The six bits of a byte after a character's first, shifted to their place."""
+    return (np.int64(data[i]) & 0x3F) << shift
+
+
+@njit(cache=True, nogil=True)
+def _put(code: int, out: NDArray[np.uint8], w: np.uint64) -> np.uint64:
+    """Writes a code point as UTF-8 at `w`; where it ends."""
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    if code < 0x80:
+        out[w] = code
+        return w + one
+    if code < 0x800:
+        out[w], out[w + one] = 0xC0 | code >> 6, 0x80 | code & 0x3F
+        return w + two
+    if code < 0x10000:
+        out[w], out[w + one], out[w + two] = 0xE0 | code >> 12, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F
+        return w + three
+    out[w], out[w + one] = 0xF0 | code >> 18, 0x80 | code >> 12 & 0x3F
+    out[w + two], out[w + three] = 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F
+    return w + np.uint64(4)
+
+
+@njit(cache=True, nogil=True)
+def _fold(data: NDArray[np.uint8], start: int, end_: int, table: NDArray[np.int32], out: NDArray[np.uint8]) -> int:
+    """One text's words, lower-cased, with one zero byte or more between them → out; how many bytes.
+
+    Places are unsigned, since numba looks at every signed one for whether it counts from the end.
+    """
+    place, end, w = np.uint64(start), np.uint64(end_), np.uint64(0)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     while place < end:
-        byte = np.int64(data[place])
-        if byte < 0x80:
-            code, place = byte, place + 1
-        elif byte < 0xE0:
-            code = ((byte & 0x1F) << 6) | (np.int64(data[place + 1]) & 0x3F)
-            place += 2
-        elif byte < 0xF0:
-            code = (
-                ((byte & 0x0F) << 12) | ((np.int64(data[place + 1]) & 0x3F) << 6) | (np.int64(data[place + 2]) & 0x3F)
-            )
-            place += 3
-        else:
-            code = ((byte & 0x07) << 18) | ((np.int64(data[place + 1]) & 0x3F) << 12)
-            code |= ((np.int64(data[place + 2]) & 0x3F) << 6) | (np.int64(data[place + 3]) & 0x3F)
-            place += 4
-        folded = np.int64(table[code])
-        if folded > 0:
-            state = (state ^ np.uint64(folded)) * np.uint64(0x9E3779B97F4A7C15)
-            state ^= state >> np.uint64(29)
-            inside = True
-            continue
-        if inside:
-            out[count] = _mix(state)
-            count += 1
-            state, inside = np.uint64(0), False
-        if folded < 0:
-            out[count] = _mix(np.uint64(-folded) * np.uint64(0x9E3779B97F4A7C15))
-            count += 1
-    if inside:
-        out[count] = _mix(state)
+        done = _fold_ascii(data, place, end, out, w)
+        place += done
+        w += done
+        stop = min(place + STRETCH, end)
+        while place < stop:
+            byte = np.int64(data[place])
+            code = byte
+            if byte < 0x80:
+                place += one
+            elif byte < 0xE0:
+                code = (byte & 0x1F) << 6 | _tail(data, place + one, 0)
+                place += two
+            elif byte < 0xF0:
+                code = (byte & 0x0F) << 12 | _tail(data, place + one, 6) | _tail(data, place + two, 0)
+                place += three
+            else:
+                code = (byte & 0x07) << 18 | _tail(data, place + one, 12) | _tail(data, place + two, 6)
+                code |= _tail(data, place + three, 0)
+                place += np.uint64(4)
+            folded = np.int64(table[np.uint64(code)]) if code < CODES else 0
+            if folded > 0:
+                w = _put(folded, out, w)
+                continue
+            if folded < 0:
+                out[w] = 0
+                w = _put(-folded, out, w + one)
+            out[w] = 0
+            w += one
+    return int(w)
+
+
+@njit(cache=True, nogil=True)
+def _hash_words(folded: NDArray[np.uint8], size: int, out: NDArray[np.uint64]) -> int:
+    """Hashes of the words of a folded text, followed by 16 zero bytes → out; how many.
+
+    Eight bytes at a time: a zero byte among them shows in the high bit of its place (Mycroft), and the ones below it
+    are counted by a product.
+    """
+    end, i, count = np.uint64(size), np.uint64(0), 0
+    while i < end:
+        chunk = _eight(folded, i)
+        if chunk & np.uint64(0xFF) == np.uint64(0):
+            filled = ((chunk & ~HIGHS) + ~HIGHS | chunk) & HIGHS
+            if filled == np.uint64(0):
+                i += EIGHT
+                continue
+            i += (((filled & (~filled + np.uint64(1))) - np.uint64(1) & ONES) * ONES >> np.uint64(56)) - np.uint64(1)
+            chunk = _eight(folded, i)
+        state = np.uint64(0)
+        gaps = (chunk - ONES) & ~chunk & HIGHS
+        while gaps == np.uint64(0):
+            state = (state ^ chunk) * MULTIPLIER
+            state ^= state >> np.uint64(32)
+            i += EIGHT
+            chunk = _eight(folded, i)
+            gaps = (chunk - ONES) & ~chunk & HIGHS
+        below = (gaps & (~gaps + np.uint64(1))) - np.uint64(1)
+        out[count] = _mix((state ^ chunk & below) * MULTIPLIER)
         count += 1
+        i += (below & ONES) * ONES >> np.uint64(56)
     return count
+
+
+@njit(cache=True, nogil=True)
+def _shingles(
+    data: NDArray[np.uint8],
+    start: int,
+    end: int,
+    table: NDArray[np.int32],
+    n: int,
+    folded: NDArray[np.uint8],
+    out: NDArray[np.uint64],
+) -> int:
+    """Hashes of one text's shingles, in order and not yet distinct → out; how many: one at least. folded: scratch."""
+    size = _fold(data, start, end, table, folded)
+    for j in range(16):
+        folded[size + j] = 0
+    count = _hash_words(folded, size, out)
+    if count == 0:
+        state = np.uint64(1)
+        for place in range(start, end):
+            if data[place] > 32:
+                state = (state ^ np.uint64(data[place])) * MULTIPLIER
+                state ^= state >> np.uint64(29)
+        out[0] = state
+        count = 1
+    width = min(n, count)
+    rolled, leaving = np.uint64(0), np.uint64(1)
+    for j in range(width - 1):
+        rolled = (rolled + out[j]) * MULTIPLIER
+        leaving *= MULTIPLIER
+    for j in range(count - width + 1):
+        word = out[j]
+        rolled += out[j + width - 1]
+        out[j] = _mix(rolled ^ np.uint64(width))
+        rolled = (rolled - word * leaving) * MULTIPLIER
+    return int(count - width + 1)
+
+
+@njit(cache=True, nogil=True)
+def _longest(offsets: NDArray[np.int64]) -> int:
+    """Bytes of the longest text."""
+    longest = np.int64(0)
+    for k in range(len(offsets) - 1):
+        longest = max(longest, offsets[k + 1] - offsets[k])
+    return int(longest)
+
+
+@njit(cache=True, nogil=True)
+def _sort(values: NDArray[np.uint64], size: int, spare: NDArray[np.uint64], counts: NDArray[np.int32]) -> None:
+    """Sorts the first `size` values in place: few by insertion, else by radix, a byte at a time, whatever they are."""
+    if size <= SMALL:
+        for j in range(1, size):
+            value, i = values[j], j
+            while i > 0 and values[i - 1] > value:
+                values[i] = values[i - 1]
+                i -= 1
+            values[i] = value
+        return
+    for byte in range(8):
+        for slot in range(256):
+            counts[byte, slot] = 0
+    for j in range(size):
+        for byte in range(8):
+            counts[byte, values[j] >> np.uint64(8 * byte) & np.uint64(255)] += 1
+    source, target = values, spare
+    for byte in range(8):
+        total = np.int32(0)
+        for slot in range(256):
+            here = counts[byte, slot]
+            counts[byte, slot] = total
+            total += here
+        for j in range(size):
+            value = source[j]
+            digit = value >> np.uint64(8 * byte) & np.uint64(255)
+            target[counts[byte, digit]] = value
+            counts[byte, digit] += 1
+        source, target = target, source
 
 
 @njit(cache=True, nogil=True)
 def shingles(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], table: NDArray[np.int32], n: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The shingles of every text, in order of place and not yet distinct: (hashes uint64[:], offsets int64[texts + 1]).
+    """The set of shingles of every text: (hashes uint64[:], ends int64[texts + 1]), sorted and distinct in each text.
 
-    A text of fewer than n words has one shingle of all its words; one without any word has one of its bytes that are
-    not blank.
+    data, offsets: texts as UTF-8, text k at `data[offsets[k]:offsets[k + 1]]`. table: `folding()`. A text of fewer than
+    n words has one shingle of all its words; one without any word has one of its bytes above the blank.
     """
-    texts = len(offsets) - 1
-    longest = 1
-    for k in range(texts):
-        longest = max(longest, offsets[k + 1] - offsets[k])
-    words = np.empty(longest + 1, np.uint64)
-    out = np.empty(offsets[texts] - offsets[0] + texts, np.uint64)
+    texts, longest = len(offsets) - 1, _longest(offsets)
+    folded, words = np.empty(2 * longest + 16, np.uint8), np.empty(longest // 2 + 1, np.uint64)
+    spare, counts = np.empty(longest // 2 + 1, np.uint64), np.empty((8, 256), np.int32)
+    out = np.empty((offsets[texts] - offsets[0]) // 2 + texts, np.uint64)
     ends = np.zeros(texts + 1, np.int64)
     total = 0
     for k in range(texts):
-        count = _words(data, offsets[k], offsets[k + 1], table, words)
-        if count == 0:
-            state = np.uint64(1)
-            for place in range(offsets[k], offsets[k + 1]):
-                if data[place] > 32:
-                    state = (state ^ np.uint64(data[place])) * np.uint64(0x9E3779B97F4A7C15)
-                    state ^= state >> np.uint64(29)
-            words[0] = state
-            count = 1
-        width = min(n, count)
-        for first in range(count - width + 1):
-            state = np.uint64(width)
-            for word in range(first, first + width):
-                state = (state ^ words[word]) * np.uint64(0x9E3779B97F4A7C15)
-                state ^= state >> np.uint64(32)
-            out[total] = _mix(state)
-            total += 1
+        count = _shingles(data, offsets[k], offsets[k + 1], table, n, folded, words)
+        _sort(words, count, spare, counts)
+        for j in range(count):
+            if j == 0 or words[j] != words[j - 1]:
+                out[total] = words[j]
+                total += 1
         ends[k + 1] = total
     return out[:total], ends
 
 
 @njit(cache=True, nogil=True)
-def distinct(hashes: NDArray[np.uint64], ends: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Each text's shingles sorted and without repeats, in the same form as `shingles` gives them."""
-    out = np.empty(len(hashes), np.uint64)
-    places = np.zeros(len(ends), np.int64)
-    total = 0
-    for k in range(len(ends) - 1):
-        one = np.sort(hashes[ends[k] : ends[k + 1]])
-        for j in range(len(one)):
-            if j == 0 or one[j] != one[j - 1]:
-                out[total] = one[j]
-                total += 1
-        places[k + 1] = total
-    return out[:total], places
+def signatures(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    table: NDArray[np.int32],
+    n: int,
+    factors: NDArray[np.uint32],
+    addends: NDArray[np.uint32],
+) -> NDArray[np.uint32]:
+    """MinHash signatures uint32[texts, len(factors)] of the texts' sets of shingles, as `shingles` makes them.
+
+    Permutation i takes the low 32 bits x of a shingle to (factors[i]·x + addends[i]) mod 2^32, factors odd; a signature
+    holds each one's minimum over the text (Broder 1997). Two sets agree in a place with a chance near their Jaccard.
+    factors, addends: `FEWEST` at least.
+    """
+    texts, size, longest = len(offsets) - 1, len(factors), _longest(offsets)
+    folded, words = np.empty(2 * longest + 16, np.uint8), np.empty(longest // 2 + 1, np.uint64)
+    stripe = np.empty(STRIPE, np.uint32)
+    out = np.full((texts, size), np.uint32(0xFFFFFFFF))
+    for k in range(texts):
+        count = _shingles(data, offsets[k], offsets[k + 1], table, n, folded, words)
+        for start in range(0, count, STRIPE):
+            filled = min(STRIPE, count - start)
+            for j in range(filled):
+                stripe[j] = np.uint32(words[start + j])
+            for pair in range(0, size, 2):
+                i = min(pair, size - 2)
+                low, factor, addend = out[k, i], factors[i], addends[i]
+                low_, factor_, addend_ = out[k, i + 1], factors[i + 1], addends[i + 1]
+                for j in range(filled):
+                    x = stripe[j]
+                    low = min(low, np.uint32(factor * x + addend))
+                    low_ = min(low_, np.uint32(factor_ * x + addend_))
+                out[k, i], out[k, i + 1] = low, low_
+    return out
 
 
 @njit(cache=True, nogil=True)
-def bands(
-    hashes: NDArray[np.uint64],
-    ends: NDArray[np.int64],
-    factors: NDArray[np.uint32],
-    addends: NDArray[np.uint32],
-    count: int,
-    rows: int,
-) -> NDArray[np.uint64]:
-    """Band keys uint64[texts, count] of MinHash signatures of count × rows hashes.
+def band_keys(signed: NDArray[np.uint32], bands: int, rows: int) -> NDArray[np.uint64]:
+    """Keys uint64[texts, bands]: each mixes a band's number with its `rows` values of a signature.
 
-    Hash i of a shingle's low 32 bits x is (factors[i]·x + addends[i]) mod 2^32, factors odd (a permutation); a
-    signature
-    keeps each hash's minimum over the text's shingles (Broder 1997), a band's key mixes `rows` of them with the
-    band's number.
+    signed: uint32[texts, bands × rows] or wider.
     """
-    texts = len(ends) - 1
-    size = count * rows
-    keys = np.empty((texts, count), np.uint64)
-    low = np.empty(size, np.uint32)
-    for k in range(texts):
-        low[:] = np.uint32(0xFFFFFFFF)
-        for j in range(ends[k], ends[k + 1]):
-            x = np.uint32(hashes[j] & np.uint64(0xFFFFFFFF))
-            for i in range(size):
-                value = np.uint32(factors[i] * x + addends[i])
-                low[i] = min(low[i], value)
-        for band in range(count):
+    keys = np.empty((len(signed), bands), np.uint64)
+    for k in range(len(signed)):
+        for band in range(bands):
             state = np.uint64(band + 1)
             for i in range(band * rows, (band + 1) * rows):
-                state = (state ^ np.uint64(low[i])) * np.uint64(0x9E3779B97F4A7C15)
+                state = (state ^ np.uint64(signed[k, i])) * MULTIPLIER
                 state ^= state >> np.uint64(32)
             keys[k, band] = _mix(state)
     return keys
-
-
-@njit(cache=True, nogil=True)
-def overlap(values: NDArray[np.uint64], a: int, a_end: int, b: int, b_end: int) -> int:
-    """How many values two sorted, distinct ranges share."""
-    shared = 0
-    while a < a_end and b < b_end:
-        left, right = values[a], values[b]
-        shared += left == right
-        a += left <= right
-        b += right <= left
-    return shared
-
-
-@njit(cache=True, nogil=True)
-def survivors(
-    values: NDArray[np.uint64], ends: NDArray[np.int64], clusters: NDArray[np.uint64], similarity: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Greedy, exact: (survivor int64[n], Jaccard float64[n]) of documents given in order, cluster after cluster.
-
-    A document joins the survivor of its cluster with the highest exact Jaccard of at least `similarity` (ties: the
-    earlier),
-    or survives itself (Jaccard 1). Candidates come from an index of the survivors' prefixes: two sets of Jaccard ≥ t
-    share one of the
-    first |x| - ⌈t·|x|⌉ + 1 elements of each in any common order (prefix filtering; Xiao et al. 2008, PPJoin), so
-    none is missed.
-    """
-    n = len(ends) - 1
-    chosen, scores = np.arange(n), np.ones(n)
-    slots = 1
-    while slots < 2 * len(values) + 2:
-        slots *= 2
-    keys, stamp = np.zeros(slots, np.uint64), np.full(slots, -1)
-    heads = np.zeros(slots, np.int64)
-    post, following = np.empty(len(values), np.int64), np.empty(len(values), np.int64)
-    seen = np.full(n, -1)
-    used, first = 0, 0
-    for k in range(n):
-        if k > 0 and clusters[k] != clusters[k - 1]:
-            first, used = k, 0
-        size = ends[k + 1] - ends[k]
-        prefix = size - np.int64(np.ceil(similarity * size - 1e-9)) + 1
-        prefix = min(max(prefix, 1), size)
-        best, best_score = -1, -1.0
-        for j in range(ends[k], ends[k] + prefix):
-            slot = np.int64(values[j] & np.uint64(slots - 1))
-            while stamp[slot] == first and keys[slot] != values[j]:
-                slot = (slot + 1) & (slots - 1)
-            entry = heads[slot] if stamp[slot] == first else -1
-            while entry >= 0:
-                other = post[entry]
-                entry = following[entry]
-                other_size = ends[other + 1] - ends[other]
-                if seen[other] == k or min(size, other_size) < similarity * max(size, other_size) - 1e-9:
-                    continue
-                seen[other] = k
-                shared = overlap(values, ends[k], ends[k + 1], ends[other], ends[other + 1])
-                score = shared / (size + other_size - shared)
-                if score >= similarity and (score > best_score or (score == best_score and other < best)):
-                    best, best_score = other, score
-        if best >= 0:
-            chosen[k], scores[k] = best, best_score
-            continue
-        for j in range(ends[k], ends[k] + prefix):
-            slot = np.int64(values[j] & np.uint64(slots - 1))
-            while stamp[slot] == first and keys[slot] != values[j]:
-                slot = (slot + 1) & (slots - 1)
-            following[used] = heads[slot] if stamp[slot] == first else -1
-            keys[slot], stamp[slot], heads[slot], post[used] = values[j], first, used, k
-            used += 1
-    return chosen, scores

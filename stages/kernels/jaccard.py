@@ -1,0 +1,216 @@
+"""Exact verification: which documents of a cluster reach a Jaccard similarity with one that stays.
+
+Works on sorted sets of 64-bit shingles, cluster after cluster. Not every pair is compared: two sets of Jaccard ≥ t
+share one of the first |x| - ⌈t·|x|⌉ + 1 shingles of each in any common order (prefix filtering), and with the rare ones
+first a template that a whole cluster shares is in no prefix (Xiao et al. 2008, PPJoin). Costs 40 to 60 bytes a shingle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+COMMON = 255
+"""Counts end here: shingles in more documents of a cluster than this are equally common."""
+
+
+@njit(cache=True, nogil=True)
+def _shared(values: NDArray[np.uint64], a: int, a_end: int, b: int, b_end: int, needed: int) -> int:
+    """How many values two sorted, distinct ranges share; -1 as soon as it must be fewer than `needed`."""
+    spare_a, spare_b = a_end - a - needed, b_end - b - needed
+    shared = 0
+    while a < a_end and b < b_end:
+        if values[a] == values[b]:
+            shared += 1
+            a += 1
+            b += 1
+        elif values[a] < values[b]:
+            a += 1
+            spare_a -= 1
+            if spare_a < 0:
+                return -1
+        else:
+            b += 1
+            spare_b -= 1
+            if spare_b < 0:
+                return -1
+    return shared if shared >= needed else -1
+
+
+@njit(cache=True, nogil=True)
+def _prefix(size: int, similarity: float) -> int:
+    """How many of a set's `size` shingles must be looked up."""
+    return int(min(max(size - int(np.ceil(similarity * size - 1e-6)) + 1, 1), size))
+
+
+@njit(cache=True, nogil=True)
+def _count(
+    values: NDArray[np.uint64],
+    start: int,
+    end: int,
+    slots: int,
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.uint8],
+    slot_of: NDArray[np.int32],
+) -> None:
+    """Finds a slot for each value of a cluster, and in how many documents it is."""
+    for free in range(slots):
+        counts[free] = 0
+    for j in range(start, end):
+        slot = np.int64(values[j] & np.uint64(slots - 1))
+        while counts[slot] > 0 and keys[slot] != values[j]:
+            slot = (slot + 1) & (slots - 1)
+        keys[slot] = values[j]
+        if counts[slot] < COMMON:
+            counts[slot] += 1
+        slot_of[j] = slot
+
+
+@njit(cache=True, nogil=True)
+def _rarest(
+    start: int,
+    end: int,
+    wanted: int,
+    counts: NDArray[np.uint8],
+    slot_of: NDArray[np.int32],
+    histogram: NDArray[np.int64],
+    out: NDArray[np.int32],
+) -> int:
+    """Slots of the `wanted` rarest shingles of a set, but for those that no other document has → out; how many."""
+    for k in range(COMMON + 1):
+        histogram[k] = 0
+    for j in range(start, end):
+        histogram[counts[slot_of[j]]] += 1
+    limit, below = 1, 0
+    while below + histogram[limit] < wanted:
+        below += histogram[limit]
+        limit += 1
+    at_limit, found = wanted - below, 0
+    for j in range(start, end):
+        count = np.int64(counts[slot_of[j]])
+        if count > limit or (count == limit and at_limit == 0):
+            continue
+        at_limit -= count == limit
+        if count > 1:
+            out[found] = slot_of[j]
+            found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _nearest(
+    k: int,
+    values: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    rare: NDArray[np.int32],
+    found: int,
+    heads: NDArray[np.int32],
+    posts: NDArray[np.int32],
+    floor: int,
+    seen: NDArray[np.int64],
+    similarity: float,
+) -> tuple[int, float]:
+    """(survivor, Jaccard) nearest to set k among those posted from `floor` on; (-1, similarity) where none reaches it.
+
+    rare: the `found` slots of set k's prefix. heads: per slot the last post; posts int32[m, 2]: (set, post before).
+    seen: scratch.
+    """
+    size, best, best_score = ends[k + 1] - ends[k], -1, similarity
+    for j in range(found):
+        post = np.int64(heads[rare[j]])
+        while post >= floor:
+            other, post = np.int64(posts[post, 0]), np.int64(posts[post, 1])
+            if seen[other] == k:
+                continue
+            seen[other] = k
+            both = size + ends[other + 1] - ends[other]
+            needed = np.int64(np.ceil(best_score * both / (1 + best_score) - 1e-6))
+            shared = _shared(values, ends[k], ends[k + 1], ends[other], ends[other + 1], needed)
+            score = shared / (both - shared)
+            if score > best_score or (score == best_score and (best < 0 or other < best)):
+                best, best_score = int(other), score
+    return best, best_score
+
+
+@njit(cache=True, nogil=True)
+def _plan(
+    ends: NDArray[np.int64], clusters: NDArray[np.uint64], similarity: float
+) -> tuple[NDArray[np.int64], int, int, int, int]:
+    """(first set of each cluster, then n; clusters; values in the largest; posts at most; the longest prefix)."""
+    n = len(ends) - 1
+    starts, count = np.zeros(n + 1, np.int64), 0
+    largest, posts, longest = np.int64(0), np.int64(0), np.int64(0)
+    for k in range(n):
+        if k == 0 or clusters[k] != clusters[k - 1]:
+            starts[count] = k
+            count += 1
+        largest = max(largest, ends[k + 1] - ends[starts[count - 1]])
+        prefix = _prefix(ends[k + 1] - ends[k], similarity)
+        posts, longest = posts + prefix, max(longest, prefix)
+    starts[count] = n
+    return starts, count, int(largest), int(posts), int(longest)
+
+
+@njit(cache=True, nogil=True)
+def _slots(values: int) -> int:
+    """A power of two, at least twice as many."""
+    slots = 2
+    while slots < 2 * values:
+        slots *= 2
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def survivors(
+    values: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    clusters: NDArray[np.uint64],
+    settled: int,
+    similarity: float,
+    most: int,
+    most_values: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Greedy and exact: (survivor int64[n], its Jaccard float64[n], block int64[n]) of n sets in order.
+
+    values: the sets, sorted and distinct, set k at `values[ends[k]:ends[k + 1]]`. clusters: equal for neighbours to be
+    compared. A set joins the survivor of its block with the highest Jaccard of at least `similarity` (ties: the
+    earlier), or survives itself, with 1. A block is a cluster, or the part of one from where the part before has `most`
+    survivors or `most_values` values in them; it is named by its first set. settled: so many sets at the beginning are
+    the survivors of a block that goes on.
+    """
+    n = len(ends) - 1
+    chosen, scores, blocks = np.arange(n), np.ones(n), np.zeros(n, np.int64)
+    starts, many, largest, most_posts, longest = _plan(ends, clusters, similarity)
+    slots = _slots(largest)
+    keys, counts, heads = np.empty(slots, np.uint64), np.empty(slots, np.uint8), np.empty(slots, np.int32)
+    slot_of, rare, histogram = (
+        np.empty(len(values), np.int32),
+        np.empty(longest, np.int32),
+        np.empty(COMMON + 1, np.int64),
+    )
+    posts, seen = np.empty((most_posts, 2), np.int32), np.full(n, -1)
+    for cluster in range(many):
+        first, last = starts[cluster], starts[cluster + 1]
+        slots = _slots(ends[last] - ends[first])
+        _count(values, ends[first], ends[last], slots, keys, counts, slot_of)
+        for slot in range(slots):
+            heads[slot] = -1
+        block, used, floor, alive, alive_values = first, 0, 0, 0, 0
+        for k in range(first, last):
+            if k >= settled and (alive >= most or alive_values >= most_values):
+                block, floor, alive, alive_values = k, used, 0, 0
+            blocks[k] = block
+            wanted = _prefix(ends[k + 1] - ends[k], similarity)
+            found = _rarest(ends[k], ends[k + 1], wanted, counts, slot_of, histogram, rare)
+            if k >= settled:
+                best, score = _nearest(k, values, ends, rare, found, heads, posts, floor, seen, similarity)
+                if best >= 0:
+                    chosen[k], scores[k] = best, score
+                    continue
+            alive, alive_values = alive + 1, alive_values + ends[k + 1] - ends[k]
+            for j in range(found):
+                slot = rare[j]
+                posts[used, 0], posts[used, 1], heads[slot] = k, heads[slot], used
+                used += 1
+    return chosen, scores, blocks
