@@ -1,33 +1,42 @@
 """Exact duplicates by a 128-bit hash of the content: the first in input order stays.
 
 Reads documents; writes those that stay and drops that name the survivor. Only hashes, references and ids are
-regrouped, some 60
-bytes per document on disk; memory does not grow with the corpus.
+regrouped, some 60 bytes per document on disk; memory does not grow with the corpus. Equal hashes are taken for equal
+content: among 2^48 different documents any two share one with a chance of 2^-33.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
-from typing import Literal
+from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.stage import Each, Emit, Exchange, Stage, Step, Task, drop_rows
+from stages.kernels.arrow import text_buffers
 
 HASH = pa.schema([("key", pa.uint64()), ("low", pa.uint64()), ("ref", pa.uint64()), ("id", pa.string())])
+"""A document: both halves of its hash, its reference (shard << 32 | row) and its id."""
 REMOVAL = pa.schema([("shard", pa.uint64()), ("row", pa.uint64()), ("survivor", pa.string())])
+"""A document that goes, by its place, and the id of the one that stays."""
 
 
 class ExactDedup(Stage):
-    """Drop documents whose normalised content an earlier document has, by input order."""
+    """Drop documents whose normalised content an earlier document has, by input order.
 
+    Empty texts are equal to each other: one stays.
+    """
+
+    version: ClassVar[int] = 2
     normalise: Literal["none", "whitespace", "text"] = Field(
         "whitespace",
-        description="What is not compared: nothing; runs of blanks; or all but letters and digits, and case (NFKC).",
+        description="What does not count: nothing; how much blank is where; or all but letters, marks and digits, and "
+        "their case and compatible forms (NFKD). A text with no letter or digit is then compared as it is.",
     )
 
     def steps(self) -> tuple[Step, ...]:
@@ -38,42 +47,45 @@ class ExactDedup(Stage):
             Each("drop", _drop, lambda schema: schema, beside="removals"),
         )
 
-    def _normal(self, text: str) -> str:
-        if self.normalise == "whitespace":
-            return " ".join(text.split())
-        if self.normalise == "text":
-            return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if c.isalnum())
-        return text
-
     def _hash(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         start = 0
         for batch in batches:
-            digests = b"".join(xxhash.xxh3_128_digest(self._normal(t).encode()) for t in batch["text"].to_pylist())
-            halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+            halves = self._digests(batch)
             refs = np.arange(start, start + len(batch), dtype=np.uint64) | np.uint64(task.index << 32)
             start += len(batch)
             columns = [pa.array(halves[:, 0]), pa.array(halves[:, 1]), pa.array(refs), batch["id"]]
             yield Emit(rows=pa.record_batch(columns, schema=HASH))
 
+    def _digests(self, batch: pa.RecordBatch) -> NDArray[np.uint64]:
+        """XXH3's 128 bits of each document's content: uint64[n, 2]."""
+        data, offsets = text_buffers(batch["text"])
+        raw, starts = memoryview(data.data), offsets.tolist()
+        if self.normalise == "none":
+            spans = [raw[a:b] for a, b in pairwise(starts)]
+        else:
+            from stages.kernels.normalise import blanks, letters, normalised
+
+            text, ends = normalised(data, offsets, *(blanks() if self.normalise == "whitespace" else letters()))
+            new = memoryview(text.data)
+            spans = [new[a:b] for a, b in pairwise(ends.tolist())]
+            if self.normalise == "text":
+                spans = [one or raw[a:b] for one, (a, b) in zip(spans, pairwise(starts), strict=True)]
+        digests = b"".join(map(xxhash.xxh3_128_digest, spans))
+        return np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+
 
 def _removals(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
     """All but the first document of each hash, with that first one's id; a group may span batches."""
-    last: tuple[int, int, str] | None = None
+    last: list[pa.RecordBatch] = []
     for batch in batches:
-        high, low, refs = (batch[name].to_numpy() for name in ("key", "low", "ref"))
+        rows = pa.Table.from_batches([*last, batch]).combine_chunks().to_batches()[0]
+        high, low, refs = (rows[name].to_numpy() for name in ("key", "low", "ref"))
         begins = np.concatenate([[True], (high[1:] != high[:-1]) | (low[1:] != low[:-1])])
-        carried = last is not None and (high[0], low[0]) == last[:2]
-        first = np.maximum.accumulate(np.where(begins, np.arange(len(batch)), 0))
-        survivors = batch["id"].take(pa.array(first)).to_pylist()
-        if carried and last is not None:
-            until = int(np.argmax(begins[1:])) + 1 if begins[1:].any() else len(batch)
-            survivors[:until] = [last[2]] * until
-            begins[0] = False
-        last = (high[-1], low[-1], survivors[-1])
+        first = np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))
         gone = np.flatnonzero(~begins)
-        columns = [refs[gone] >> np.uint64(32), refs[gone] & np.uint64(0xFFFFFFFF)]
-        names = pa.array([survivors[k] for k in gone], pa.string())
-        yield Emit(rows=pa.record_batch([*map(pa.array, columns), names], schema=REMOVAL))
+        columns = [pa.array(refs[gone] >> np.uint64(32)), pa.array(refs[gone] & np.uint64(0xFFFFFFFF))]
+        yield Emit(rows=pa.record_batch([*columns, rows["id"].take(pa.array(first[gone]))], schema=REMOVAL))
+        last = [rows.slice(first[-1], 1)]
 
 
 def _as_they_are(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
@@ -87,15 +99,17 @@ def _drop(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
     start = 0
     for batch in batches:
         low, high = np.searchsorted(rows, [start, start + len(batch)])
-        gone = rows[low:high].astype(np.int64) - start
-        start += len(batch)
-        if not len(gone):
-            yield Emit(rows=batch)
-            continue
         mask = np.ones(len(batch), np.bool_)
-        mask[gone] = False
+        mask[rows[low:high].astype(np.int64) - start] = False
+        start += len(batch)
         survivors = removals["survivor"].slice(low, high - low).to_pylist()
-        n = len(gone)
-        broken = [[{"rule": "exact_duplicate", "score": 1.0, "limit": 1.0}]] * n
-        drops = drop_rows(batch.take(pa.array(gone)), task, ["exact_duplicate"] * n, broken, survivors, [1.0] * n)
-        yield Emit(rows=batch.filter(pa.array(mask)), drops=drops)
+        yield Emit(rows=batch) if mask.all() else _split(batch, mask, survivors, task)
+
+
+def _split(batch: pa.RecordBatch, mask: NDArray[np.bool_], survivors: list[str], task: Task) -> Emit:
+    """What stays of a batch (`mask`), and drops that name the survivors of the rest, in order."""
+    n = len(survivors)
+    broken = [[{"rule": "exact_duplicate", "score": 1.0, "limit": 1.0}]] * n
+    lost = batch.filter(pa.array(~mask))
+    drops = drop_rows(lost, task, ["exact_duplicate"] * n, broken, survivors, [1.0] * n)
+    return Emit(rows=batch.filter(pa.array(mask)), drops=drops)
