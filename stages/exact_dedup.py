@@ -59,19 +59,25 @@ class ExactDedup(Stage):
     def _digests(self, batch: pa.RecordBatch) -> NDArray[np.uint64]:
         """XXH3's 128 bits of each document's content: uint64[n, 2]."""
         data, offsets = text_buffers(batch["text"])
-        raw, starts = memoryview(data.data), offsets.tolist()
         if self.normalise == "none":
-            spans = [raw[a:b] for a, b in pairwise(starts)]
-        else:
-            from stages.kernels.normalise import blanks, letters, normalised
+            spans = _spans(data, offsets)
+        elif self.normalise == "whitespace":
+            from stages.kernels.normalise import byte_kinds, squeezed
 
-            text, ends = normalised(data, offsets, *(blanks() if self.normalise == "whitespace" else letters()))
-            new = memoryview(text.data)
-            spans = [new[a:b] for a, b in pairwise(ends.tolist())]
-            if self.normalise == "text":
-                spans = [one or raw[a:b] for one, (a, b) in zip(spans, pairwise(starts), strict=True)]
+            spans = _spans(*squeezed(data, offsets, byte_kinds()))
+        else:
+            from stages.kernels.normalise import bare, letters
+
+            pairs = zip(_spans(*bare(data, offsets, *letters())), _spans(data, offsets), strict=True)
+            spans = (new or old for new, old in pairs)
         digests = b"".join(map(xxhash.xxh3_128_digest, spans))
         return np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _spans(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Iterator[memoryview]:
+    """Each text's bytes, uncopied."""
+    view, places = memoryview(data.data), offsets.tolist()
+    return (view[start:end] for start, end in pairwise(places))
 
 
 def _removals(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:

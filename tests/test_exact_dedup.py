@@ -1,12 +1,21 @@
 """Exact duplicates: the first of equal content stays, whatever shards and batches it came in."""
 
+import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from tests.conftest import Cli
+from stages.exact_dedup import ExactDedup
+from stages.kernels.arrow import text_buffers
+from stages.kernels.normalise import bare, byte_kinds, letters, squeezed
+from tests import oracles
+from tests.conftest import Cli, digest
 
 RECIPE = """\
 stages:
@@ -16,11 +25,53 @@ stages:
   - use: exact_dedup
     normalise: {normalise}
 """
+BLANKS = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
+HOSTILE = st.text(
+    st.sampled_from(BLANKS + "aZ09_!. éÅÅ①Ｏﷺﬁßİ中文が\u0301\u0327\ufe0f\u200b𝔸😀\x00") | st.characters(codec="utf-8"),
+    max_size=40,
+)
+
+
+def evened(text: str) -> str:
+    return " ".join(text.split())
+
+
+def only_letters(text: str) -> str:
+    """Letters, marks and digits of each character's compatible, decomposed, case-folded form."""
+    forms = (
+        unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
+        for char in text
+        if unicodedata.category(char)[0] != "C"
+    )
+    return "".join(c for c in "".join(forms) if unicodedata.category(c)[0] in "LMN" and not 0xFE00 <= ord(c) <= 0xFE0F)
+
+
+def rewritten(texts: list[str], kind: str) -> list[str]:
+    buffers = text_buffers(pa.array(["before", *texts], pa.large_string()).slice(1))
+    data, ends = squeezed(*buffers, byte_kinds()) if kind == "whitespace" else bare(*buffers, *letters())
+    return [data[a:b].tobytes().decode() for a, b in pairwise(ends)]
+
+
+@given(st.lists(HOSTILE, max_size=5))
+@example([BLANKS, f"a{BLANKS}b{BLANKS}", "", "\u00a0", "\u2007x", "ends in a lead \u2003"])
+@example(["ﷺ" * 50, "a" * 70, "𝔸\U000e0041"])
+def test_normalisation_is_the_oracles(texts: list[str]) -> None:
+    assert rewritten(texts, "whitespace") == [evened(text) for text in texts]
+    assert rewritten(texts, "text") == [only_letters(text) for text in texts]
+
+
+@given(st.lists(HOSTILE, min_size=1, max_size=5))
+def test_a_digest_is_xxh3_of_what_counts(texts: list[str]) -> None:
+    expected = {"none": texts, "whitespace": [evened(t) for t in texts], "text": [only_letters(t) or t for t in texts]}
+    for normalise, content in expected.items():
+        digests = ExactDedup.model_validate({"normalise": normalise})._digests(oracles.documents(texts))
+        numbers = [xxhash.xxh3_128_intdigest(text.encode()) for text in content]
+        assert digests.tolist() == [[number >> 64, number % 2**64] for number in numbers]
 
 
 @pytest.mark.parametrize(
     ("normalise", "kept"),
-    [("none", "abcdefg"), ("whitespace", "abdefg"), ("text", "abfg")],
+    [("none", "abcdefghi"), ("whitespace", "abdefghi"), ("text", "abfghi")],
 )
 def test_the_first_of_equal_content_stays(cli: Cli, tmp_path: Path, normalise: str, kept: str) -> None:
     rows = [
@@ -31,15 +82,19 @@ def test_the_first_of_equal_content_stays(cli: Cli, tmp_path: Path, normalise: s
         ("e", "Ｏne two!"),
         ("f", "四"),
         ("g", ""),
+        ("h", "!!!"),
+        ("i", "..."),
     ]
     shards = [rows[:2], rows[2:5], [*rows[5:], ("again", "three")]]
     for k, shard in enumerate(shards):
         table = pa.table({"id": [i for i, _ in shard], "text": [t for _, t in shard]})
         pq.write_table(table, tmp_path / f"in-{k}.parquet")
     (tmp_path / "r.yaml").write_text(RECIPE.format(normalise=normalise))
-    done = cli("run", "r.yaml")
-    assert done.returncode == 0, done.stderr
-    stage = tmp_path / "runs/run/02-exact_dedup"
+    for workers, out in ((1, "one"), (2, "two")):
+        done = cli("run", "r.yaml", "--workers", workers, "--out", out)
+        assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+    stage = tmp_path / "one/02-exact_dedup"
     ids = [i for p in sorted(stage.glob("part-*.parquet")) for i in pq.read_table(p)["id"].to_pylist()]
     assert "".join(ids) == kept
     drops = [row for p in sorted(stage.glob("drops/*.parquet")) for row in pq.read_table(p).to_pylist()]

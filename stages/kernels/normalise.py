@@ -1,7 +1,8 @@
-"""What two texts must share to be the same: bytes rewritten code point by code point.
+"""What two texts must share to be the same: bytes rewritten without what does not count.
 
-Reads UTF-8 and a table that says of each code point whether it is copied, blank, or replaced; writes UTF-8. Since no
-code point sees another, combining marks stay in the order they came in, where NFKC would sort them.
+Reads UTF-8, writes UTF-8, never more than it needs: `squeezed` evens out blanks, `bare` leaves letters, marks and
+digits alone. Since no code point sees another, combining marks stay in the order they came in, where NFKC would sort
+them. Plain ASCII costs no branch: each byte is written, and the place moves on where it counts.
 """
 
 from __future__ import annotations
@@ -14,24 +15,30 @@ from numba import njit
 from numpy.typing import NDArray
 
 CODES = 0x40000
-"""The tables' last entry is for this code point and all beyond, none of which is a letter, a digit or a blank."""
-COPY, BLANK = -1, -2
+"""The table's last entry is for this code point and all beyond, none of which is a letter or a digit."""
+COPY = -1
 GROWTH = 11
 """Bytes of the longest replacement for each byte that it replaces (U+FDFA, 3 bytes, becomes 33 at most)."""
+PLAIN, BLANK, LEAD = 0, 1, 2
+"""Of a byte: copied; a blank; the first of a character that may be a blank."""
 
 
 @cache
-def blanks() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
-    """A table by which runs of blanks (Python's `str.isspace`) become one space, and those at the ends nothing."""
-    places = np.array([BLANK if chr(code).isspace() else COPY for code in range(CODES)] + [COPY], np.int32)
-    return _frozen(places, np.zeros(2, np.int32), np.zeros(1, np.uint8))
+def byte_kinds() -> NDArray[np.uint8]:
+    """uint8[256]: what a byte is when blanks are evened out. Blanks are Python's `str.isspace`."""
+    kinds = np.array([BLANK if chr(byte).isspace() and byte < 0x80 else PLAIN for byte in range(256)], np.uint8)
+    kinds[[chr(code).encode()[0] for code in range(0x80, 0x10000) if chr(code).isspace()]] = LEAD
+    kinds.flags.writeable = False
+    return kinds
 
 
 @cache
 def letters() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
     """A table by which letters, marks and digits become compatible, decomposed and case-folded; the rest goes.
 
-    Each becomes the NFKD form of the case-folded NFKD form, without variation selectors. Made in 0.3 s, once a process.
+    Each becomes the NFKD form of the case-folded NFKD form, without variation selectors. (entry of each code point:
+    COPY, or which replacement; where replacement k is in the pool, from spans[k] to spans[k + 1]; the pool). Made in
+    0.3 s, once a process.
     """
     places, spans, pool = np.zeros(CODES + 1, np.int32), [0, 0], bytearray()
     for code in range(CODES):
@@ -46,83 +53,100 @@ def letters() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
             places[code] = len(spans) - 1
             pool += kept.encode()
             spans.append(len(pool))
-    return _frozen(places, np.array(spans, np.int32), np.frombuffer(bytes(pool), np.uint8))
-
-
-def _frozen(
-    places: NDArray[np.int32], spans: NDArray[np.int32], pool: NDArray[np.uint8]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
-    """(entry of each code point, where replacement k is in the pool: from spans[k] to spans[k + 1], the pool)."""
-    for array in (places, spans, pool):
+    table = places, np.array(spans, np.int32), np.frombuffer(bytes(pool), np.uint8)
+    for array in table:
         array.flags.writeable = False
-    return places, spans, pool
+    return table
 
 
 @njit(cache=True, nogil=True)
-def _rewrite(
-    data: NDArray[np.uint8],
-    place: int,
-    end: int,
-    places: NDArray[np.int32],
-    spans: NDArray[np.int32],
-    pool: NDArray[np.uint8],
-    out: NDArray[np.uint8],
-    total: int,
-) -> int:
-    """Writes one text from `total` on, where there is room; where it ends."""
-    start, waiting = total, False
-    while place < end:
-        byte = np.int64(data[place])
-        code = byte
-        after = place + 1
-        if byte >= 0xF0:
-            code = (byte & 0x07) << 18 | (np.int64(data[place + 1]) & 0x3F) << 12
-            code |= (np.int64(data[place + 2]) & 0x3F) << 6 | (np.int64(data[place + 3]) & 0x3F)
-            after = place + 4
-        elif byte >= 0xE0:
-            code = (byte & 0x0F) << 12 | (np.int64(data[place + 1]) & 0x3F) << 6 | (np.int64(data[place + 2]) & 0x3F)
-            after = place + 3
-        elif byte >= 0x80:
-            code = (byte & 0x1F) << 6 | (np.int64(data[place + 1]) & 0x3F)
-            after = place + 2
-        entry = places[code] if code < CODES else places[CODES]
-        if entry == BLANK:
-            waiting = True
-            place = after
-            continue
-        if waiting and total > start:
-            out[total] = 32
-            total += 1
-        waiting = False
-        if entry == COPY:
-            while place < after:
-                out[total] = data[place]
-                total, place = total + 1, place + 1
-            continue
-        for i in range(spans[entry], spans[entry + 1]):
-            out[total] = pool[i]
-            total += 1
-        place = after
-    return total
+def _blank_at(data: NDArray[np.uint8], place: np.uint64, end: np.uint64) -> np.uint64:
+    """Bytes of the blank beyond ASCII that starts at `place`; 0 where there is none."""
+    a, b = data[place], data[place + np.uint64(1)] if place + np.uint64(1) < end else 0
+    if a == 0xC2:
+        return np.uint64(2) if b in (0x85, 0xA0) else np.uint64(0)
+    c = data[place + np.uint64(2)] if place + np.uint64(2) < end else 0
+    found = (a == 0xE1 and b == 0x9A and c == 0x80) or (a == 0xE3 and b == 0x80 and c == 0x80)
+    found |= a == 0xE2 and b == 0x80 and (c <= 0x8A or c in (0xA8, 0xA9, 0xAF))
+    found |= a == 0xE2 and b == 0x81 and c == 0x9F
+    return np.uint64(3) if found else np.uint64(0)
 
 
 @njit(cache=True, nogil=True)
-def normalised(
+def squeezed(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], kinds: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Texts whose runs of blanks are one space, none at either end: (bytes uint8[:], offsets int64[texts + 1]).
+
+    Text k of both is `[o[k]:o[k + 1]]`. kinds: `byte_kinds()`.
+    """
+    texts = len(offsets) - 1
+    out, ends = np.empty(offsets[texts] - offsets[0] + 1, np.uint8), np.zeros(texts + 1, np.int64)
+    w, one = np.uint64(0), np.uint64(1)
+    for k in range(texts):
+        place, end, begin = np.uint64(offsets[k]), np.uint64(offsets[k + 1]), w
+        before = one
+        while place < end:
+            byte = data[place]
+            kind = np.uint64(kinds[byte])
+            wide = np.uint64(0)
+            if kind > one:
+                wide = _blank_at(data, place, end)
+                kind = np.uint64(wide > np.uint64(0))
+            out[w] = np.uint8(32) if kind == one else byte
+            w += one - (kind & before)
+            before = kind
+            place += max(wide, one)
+        w -= before & np.uint64(w > begin)
+        ends[k + 1] = np.int64(w)
+    return out, ends
+
+
+@njit(cache=True, nogil=True)
+def bare(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     places: NDArray[np.int32],
     spans: NDArray[np.int32],
     pool: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Texts rewritten by a table: (bytes uint8[:], offsets int64[texts + 1]); text k of both is `[o[k]:o[k + 1]]`."""
+    """Texts rewritten by the table of `letters()`: (bytes uint8[:], offsets int64[texts + 1]), as `squeezed` gives."""
     texts = len(offsets) - 1
-    out = np.empty(offsets[texts] - offsets[0] + 1, np.uint8)
-    ends = np.zeros(texts + 1, np.int64)
+    out, ends = np.empty(offsets[texts] - offsets[0] + 1, np.uint8), np.zeros(texts + 1, np.int64)
+    w, one, two, three, six = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.int64(0x3F)
     for k in range(texts):
-        room = ends[k] + GROWTH * (offsets[k + 1] - offsets[k])
+        place, end = np.uint64(offsets[k]), np.uint64(offsets[k + 1])
+        room = int(w) + GROWTH * int(end - place) + 1
         if room > len(out):
             larger = np.empty(max(room, 2 * len(out)), np.uint8)
-            larger[: ends[k]] = out[: ends[k]]
+            for i in range(w):
+                larger[i] = out[i]
             out = larger
-        ends[k + 1] = _rewrite(data, offsets[k], offsets[k + 1], places, spans, pool, out, ends[k])
-    return out[: ends[texts]], ends
+        while place < end:
+            byte = np.int64(data[place])
+            if byte < 0x80:
+                out[w] = np.uint8(byte | np.int64(65 <= byte <= 90) << 5)
+                w += np.uint64(48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122)
+                place += one
+                continue
+            if byte < 0xE0:
+                code, after = (byte & 0x1F) << 6 | data[place + one] & six, place + two
+            elif byte < 0xF0:
+                code = (byte & 0x0F) << 12 | (data[place + one] & six) << 6 | data[place + two] & six
+                after = place + three
+            else:
+                code = (byte & 0x07) << 18 | (data[place + one] & six) << 12 | (data[place + two] & six) << 6
+                code |= data[place + three] & six
+                after = place + np.uint64(4)
+            entry = np.int64(places[np.uint64(min(code, CODES))])
+            if entry == COPY:
+                for i in range(place, after):
+                    out[w] = data[i]
+                    w += one
+            else:
+                for j in range(spans[entry], spans[entry + 1]):
+                    out[w] = pool[j]
+                    w += one
+            place = after
+        ends[k + 1] = np.int64(w)
+    return out, ends
