@@ -48,30 +48,32 @@ class ExactDedup(Stage):
         )
 
     def _hash(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        start = 0
+        start, scratch = 0, np.empty(0, np.uint8)
         for batch in batches:
-            halves = self._digests(batch)
+            halves, scratch = self._digests(batch, scratch)
             refs = np.arange(start, start + len(batch), dtype=np.uint64) | np.uint64(task.index << 32)
             start += len(batch)
             columns = [pa.array(halves[:, 0]), pa.array(halves[:, 1]), pa.array(refs), batch["id"]]
             yield Emit(rows=pa.record_batch(columns, schema=HASH))
 
-    def _digests(self, batch: pa.RecordBatch) -> NDArray[np.uint64]:
-        """XXH3's 128 bits of each document's content: uint64[n, 2]."""
+    def _digests(
+        self, batch: pa.RecordBatch, scratch: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """XXH3's 128 bits of each document's content: (uint64[n, 2], memory to hand back with the next batch)."""
         data, offsets = text_buffers(batch["text"])
-        if self.normalise == "none":
-            spans = _spans(data, offsets)
-        elif self.normalise == "whitespace":
+        spans = _spans(data, offsets)
+        if self.normalise == "whitespace":
             from stages.kernels.normalise import byte_kinds, squeezed
 
-            spans = _spans(*squeezed(data, offsets, byte_kinds()))
-        else:
+            scratch, ends = squeezed(data, offsets, byte_kinds(), scratch)
+            spans = _spans(scratch, ends)
+        elif self.normalise == "text":
             from stages.kernels.normalise import bare, letters
 
-            pairs = zip(_spans(*bare(data, offsets, *letters())), _spans(data, offsets), strict=True)
-            spans = (new or old for new, old in pairs)
+            scratch, ends = bare(data, offsets, *letters(), scratch)
+            spans = (new or old for new, old in zip(_spans(scratch, ends), spans, strict=True))
         digests = b"".join(map(xxhash.xxh3_128_digest, spans))
-        return np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+        return np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64), scratch
 
 
 def _spans(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Iterator[memoryview]:

@@ -294,11 +294,16 @@ def shingles(
     texts, longest = len(offsets) - 1, _longest(offsets)
     folded, words = np.empty(2 * longest + 16, np.uint8), np.empty(longest // 2 + 1, np.uint64)
     spare, counts = np.empty(longest // 2 + 1, np.uint64), np.empty((8, 256), np.int32)
-    out = np.empty((offsets[texts] - offsets[0]) // 2 + texts, np.uint64)
+    out = np.empty((offsets[texts] - offsets[0]) // 4 + texts, np.uint64)
     ends = np.zeros(texts + 1, np.int64)
     total = 0
     for k in range(texts):
         count = _shingles(data, offsets[k], offsets[k + 1], table, n, folded, words)
+        if total + count > len(out):  # half as large as it may need to be, since fresh memory costs more than a copy
+            larger = np.empty(2 * len(out) + count, np.uint64)
+            for j in range(total):
+                larger[j] = out[j]
+            out = larger
         _sort(words, count, spare, counts)
         for j in range(count):
             if j == 0 or words[j] != words[j - 1]:

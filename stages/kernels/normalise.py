@@ -74,14 +74,17 @@ def _blank_at(data: NDArray[np.uint8], place: np.uint64, end: np.uint64) -> np.u
 
 @njit(cache=True, nogil=True)
 def squeezed(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], kinds: NDArray[np.uint8]
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Texts whose runs of blanks are one space, none at either end: (bytes uint8[:], offsets int64[texts + 1]).
 
-    Text k of both is `[o[k]:o[k + 1]]`. kinds: `byte_kinds()`.
+    Text k of both is `[o[k]:o[k + 1]]`. kinds: `byte_kinds()`. out: memory to write into, and to hand back, where it is
+    large enough: fresh memory would cost more than the work.
     """
     texts = len(offsets) - 1
-    out, ends = np.empty(offsets[texts] - offsets[0] + 1, np.uint8), np.zeros(texts + 1, np.int64)
+    ends, size = np.zeros(texts + 1, np.int64), offsets[texts] - offsets[0] + 1
+    if size > len(out):
+        out = np.empty(size, np.uint8)
     w, one = np.uint64(0), np.uint64(1)
     for k in range(texts):
         place, end, begin = np.uint64(offsets[k]), np.uint64(offsets[k + 1]), w
@@ -109,10 +112,11 @@ def bare(
     places: NDArray[np.int32],
     spans: NDArray[np.int32],
     pool: NDArray[np.uint8],
+    out: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Texts rewritten by the table of `letters()`: (bytes uint8[:], offsets int64[texts + 1]), as `squeezed` gives."""
+    """Texts rewritten by the table of `letters()`: (bytes, offsets), with `out` as in `squeezed`."""
     texts = len(offsets) - 1
-    out, ends = np.empty(offsets[texts] - offsets[0] + 1, np.uint8), np.zeros(texts + 1, np.int64)
+    ends = np.zeros(texts + 1, np.int64)
     w, one, two, three, six = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.int64(0x3F)
     for k in range(texts):
         place, end = np.uint64(offsets[k]), np.uint64(offsets[k + 1])
