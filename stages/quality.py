@@ -9,13 +9,15 @@ MB/s a core.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.stage import (
@@ -35,7 +37,8 @@ from pipeline.stage import (
 from stages import rules as published
 
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb", "fineweb2"]
-Scores = list[published.Score]
+Scores = list[tuple[NDArray[np.int64], published.Score]]
+"""Scores with the rows of the batch that they are of."""
 
 
 class Settings(BaseModel):
@@ -117,68 +120,69 @@ class Quality(Stage):
         return with_field(incoming, pa.field("quality", pa.struct(fields)))
 
     def _names(self) -> list[str]:
-        """Every rule's name, in order; an English text has them all but fineweb2's, which a Chinese one has."""
-        names = [score.rule for lang in ("en", "zh") for score in self._judge("", lang)[0]]
-        return list(dict.fromkeys([*names, *(["fineweb2_no_profile"] if "fineweb2" in self.rules else [])]))
-
-    def _run(self, batch: pa.RecordBatch, task: Task) -> Emit:
-        names = self._names()
-        n = len(batch)
-        values = {name: np.full(n, np.nan, np.float32) for name in names}
-        limits = {name: np.full(n, np.nan, np.float32) for name in names}
-        broken = {name: np.zeros(n, np.bool_) for name in names}
-        counters: Counter[str] = Counter()
-        texts: list[str] = []
-        for k, (text, lang) in enumerate(zip(batch["text"].to_pylist(), batch["lang"].to_pylist(), strict=True)):
-            scores, edited, removed = self._judge(text, lang or "")
-            texts.append(edited)
-            counters.update({f"c4_lines_{reason}": count for reason, count in removed.items()})
-            for score in scores:
-                values[score.rule][k], limits[score.rule][k] = score.value, score.limit
-                broken[score.rule][k] = score.broken
-        found = [Rule(name, values[name], limits[name], broken[name]) for name in names]
-        scored = with_scores(batch, "quality", found)
-        if "c4" in self.rules:
-            gone = np.logical_or.reduce([rule.broken for rule in found])
-            kept = [old if out else new for old, new, out in zip(batch["text"].to_pylist(), texts, gone, strict=True)]
-            scored = with_column(scored, DOCUMENT.field("text"), pa.array(kept, pa.large_string()))
-        return verdict(scored, found, task, counters)
-
-    def _judge(self, text: str, lang: str) -> tuple[Scores, str, Counter[str]]:
-        """All scores of one text, the text as edited, and lines removed by reason."""
-        scores: Scores = []
-        removed: Counter[str] = Counter()
-        current = published.Text(text)
+        """Every rule's name, in order of the sets."""
+        names: list[str] = []
         for name in self.rules:
             if name == "gopher_repetition":
-                scores += self._repetition(current)
+                r = self.gopher_repetition
+                names += [*published.LINE_RULES, *published.gram_rules(r.top_n_grams, r.dup_n_grams)]
             elif name == "gopher_quality":
-                scores += published.gopher_quality(current, self._english())
+                names += published.QUALITY_RULES
+            elif name == "c4":
+                names += published.C4_RULES
+            elif name == "fineweb":
+                names += published.FINEWEB_RULES
+            else:
+                grams = [published.gram_rules(p["top_n_grams"], p["dup_n_grams"]) for p in profiles().values()]
+                own = [*published.LINE_RULES, *max(grams, key=len), *published.FINEWEB_RULES, *published.QUALITY_RULES]
+                names += [*map(_fineweb2_name, own), "fineweb2_no_profile"]
+        return list(dict.fromkeys(names))
+
+    def _run(self, batch: pa.RecordBatch, task: Task) -> Emit:
+        scores, page, removed = self._judge(batch["text"], batch["lang"])
+        found = {name: Rule(name, *_columns(scores, name, len(batch))) for name in self._names()}
+        rules = list(found.values())
+        scored = with_scores(batch, "quality", rules)
+        if "c4" in self.rules:
+            gone = np.logical_or.reduce([rule.broken for rule in rules])
+            kept = pc.if_else(pa.array(gone), batch["text"], published.to_array(page.texts))
+            scored = with_column(scored, DOCUMENT.field("text"), kept)
+        counters = {f"c4_lines_{reason}": count for reason, count in removed.items() if count}
+        return verdict(scored, rules, task, counters)
+
+    def _judge(self, texts: pa.Array, langs: pa.Array) -> tuple[Scores, published.Page, dict[str, int]]:
+        """All scores with the rows they are of, the texts as edited, and lines removed by reason."""
+        scores: Scores = []
+        removed: dict[str, int] = {}
+        page = published.Page.of(texts)
+        rows = np.arange(len(texts))
+        for name in self.rules:
+            if name == "gopher_repetition":
+                scores += [(rows, score) for score in self._repetition(page)]
+            elif name == "gopher_quality":
+                scores += [(rows, score) for score in published.gopher_quality(page, self._english())]
             elif name == "fineweb":
                 f = self.fineweb
-                marks = tuple(published.MARKS)
-                scores += published.fineweb(
-                    current, marks, f.line_punct, f.short_lines, f.short_line, f.char_dup, f.new_lines
-                )
+                limits = (f.line_punct, f.short_lines, f.char_dup, f.new_lines)
+                scores += [(rows, score) for score in published.fineweb(page, limits, f.short_line)]
             elif name == "fineweb2":
-                scores += self._fineweb2(current, lang)
+                scores += self._fineweb2(page, langs)
             else:
                 c = self.c4
-                found, edited, removed = published.c4(
-                    current,
+                found, page, removed = published.c4(
+                    page,
                     terminal=c.terminal,
                     min_words=c.min_words,
                     max_word=c.max_word_length,
                     min_sentences=c.min_sentences,
                 )
-                scores += found
-                current = published.Text(edited)
-        return scores, current.text, removed
+                scores += [(rows, score) for score in found]
+        return scores, page, removed
 
-    def _repetition(self, text: published.Text) -> Scores:
+    def _repetition(self, page: published.Page) -> list[published.Score]:
         r = self.gopher_repetition
         limits = (r.dup_para_frac, r.dup_para_char_frac, r.dup_line_frac, r.dup_line_char_frac)
-        return published.gopher_repetition(text, limits, r.top_n_grams, r.dup_n_grams)
+        return published.gopher_repetition(page, limits, r.top_n_grams, r.dup_n_grams)
 
     def _english(self) -> published.QualityLimits:
         q = self.gopher_quality
@@ -195,24 +199,48 @@ class Quality(Stage):
             frozenset(q.stop_list),
         )
 
-    def _fineweb2(self, text: published.Text, lang: str) -> Scores:
-        """FineWeb-2's order and choice of rules (fineweb-2-pipeline.py), with the language's own thresholds."""
-        profile = profiles().get(lang)
-        if profile is None:
-            return [published.over("fineweb2_no_profile", 1.0, 0.0 if self.unknown_language == "drop" else None)]
-        marks = tuple(published.MARKS)
-        shortest, longest = profile["word_length"]
-        stop_list = frozenset(profile["stop_words"])
-        limits = published.QualityLimits(
-            None, None, shortest, longest, None, None, None, profile["alphabetic"], 2, stop_list
-        )
-        grams = [{int(n): x for n, x in profile[key].items()} for key in ("top_n_grams", "dup_n_grams")]
-        found = [
-            *published.gopher_repetition(text, (None, None, profile["dup_line_frac"], None), *grams),
-            *published.fineweb(text, marks, profile["line_punct"], None, 30, 0.1, profile["new_lines"]),
-            *published.gopher_quality(text, limits),
-        ]
-        return [published.Score(f"fineweb2_{s.rule.partition('_')[2]}", s.value, s.limit, s.broken) for s in found]
+    def _fineweb2(self, page: published.Page, langs: pa.Array) -> Scores:
+        """FineWeb-2's order and choice of rules (fineweb-2-pipeline.py), with each language's own thresholds."""
+        scores: Scores = []
+        unknown = np.ones(len(langs), np.bool_)
+        for lang in sorted(set(pc.unique(langs).to_pylist()) & set(profiles())):
+            rows = np.flatnonzero(pc.equal(langs, lang).fill_null(False).to_numpy(zero_copy_only=False))
+            unknown[rows] = False
+            found = _by_profile(page.take(rows), profiles()[lang])
+            scores += [(rows, replace(score, rule=_fineweb2_name(score.rule))) for score in found]
+        rows = np.flatnonzero(unknown)
+        limit = 0.0 if self.unknown_language == "drop" else None
+        return [*scores, (rows, published.over("fineweb2_no_profile", np.ones(len(rows)), limit))]
+
+
+def _by_profile(page: published.Page, profile: dict[str, Any]) -> list[published.Score]:
+    """The scores of texts in one language; characters of scripts without spaces are words."""
+    shortest, longest = profile["word_length"]
+    stop_list = frozenset(profile["stop_words"])
+    limits = published.QualityLimits(
+        None, None, shortest, longest, None, None, None, profile["alphabetic"], 2, stop_list
+    )
+    grams = [{int(n): x for n, x in profile[key].items()} for key in ("top_n_grams", "dup_n_grams")]
+    lines = (None, None, profile["dup_line_frac"], None)
+    return [
+        *published.gopher_repetition(page, lines, grams[0], grams[1], singles=True),
+        *published.fineweb(page, (profile["line_punct"], None, 0.1, profile["new_lines"]), 30, singles=True),
+        *published.gopher_quality(page, limits, singles=True),
+    ]
+
+
+def _fineweb2_name(rule: str) -> str:
+    return f"fineweb2_{rule.partition('_')[2]}"
+
+
+def _columns(scores: Scores, name: str, n: int) -> tuple[Any, Any, Any]:
+    """One rule's (scores, limits, broken) of n documents, from the scores of those that have it."""
+    values, limits = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+    broken = np.zeros(n, np.bool_)
+    for rows, score in scores:
+        if score.rule == name:
+            values[rows], limits[rows], broken[rows] = score.values, score.limit, score.broken
+    return values, limits, broken
 
 
 @cache

@@ -1,117 +1,134 @@
-"""The published quality rules as functions of one text: every score, and whether it breaks its limit.
+"""The published quality rules over a batch of texts: every score, and whether it breaks its limit.
 
 Definitions and thresholds are those of datatrove 0.10
-(pipeline/filters/{gopher_repetition,gopher_quality,c4,fineweb_quality}_filter.py), where
-its documentation and its code differ those of the code; words are `stages.words`. Scores that cannot be had (no
-words) are NaN.
+(pipeline/filters/{gopher_repetition,gopher_quality,c4,fineweb_quality}_filter.py), where its documentation and its code
+differ those of the code; words are `stages.words`. Scores that cannot be had (no words) are NaN. Three differences are
+known: an empty text passes gopher_repetition (the other sets drop it); C4's phrases are not found if written with a
+Kelvin sign for k; its citations are not cut if numbered in digits beyond ASCII.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from stages.words import ENDS, sentences, words
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-NAN = float("nan")
-MARKS = ENDS
-SYMBOLS = frozenset("!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»") | ENDS
-"""Characters of which alone no word is made (datatrove utils/text.py, PUNCTUATION)."""
+from stages.kernels.arrow import read_only, text_buffers
+from stages.words import Texts, Words, classes, word_hash, words
+
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
-CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-PARAGRAPHS, LINES = re.compile(r"\n{2,}"), re.compile(r"\n+")
+LINE_RULES = ("gopher_dup_para_frac", "gopher_dup_para_char_frac", "gopher_dup_line_frac", "gopher_dup_line_char_frac")
+QUALITY_RULES = (
+    "gopher_min_words",
+    "gopher_max_words",
+    "gopher_min_word_length",
+    "gopher_max_word_length",
+    "gopher_hashes",
+    "gopher_ellipses",
+    "gopher_bullet_lines",
+    "gopher_ellipsis_lines",
+    "gopher_alphabetic_words",
+    "gopher_stop_words",
+)
+C4_RULES = ("c4_lorem_ipsum", "c4_curly_bracket", "c4_sentences")
+FINEWEB_RULES = ("fineweb_line_punct", "fineweb_short_lines", "fineweb_char_dup", "fineweb_new_lines")
+REMOVED = ("long_word", "no_terminal_mark", "few_words", "javascript", "policy")
+"""Why C4 removes a line, in the order of the kernel's counts."""
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One rule's score on one text, its limit, and whether it is broken."""
+    """One rule's scores of n texts (float64[n]), its limit (NaN: none), and which break it (bool[n])."""
 
     rule: str
-    value: float
+    values: Numbers
     limit: float
-    broken: bool
+    broken: NDArray[np.bool_]
 
 
-def over(rule: str, value: float, limit: float | None) -> Score:
+def over(rule: str, values: Numbers, limit: float | None) -> Score:
     """A rule broken by values over its limit; None: it only scores."""
-    return Score(rule, value, NAN if limit is None else limit, limit is not None and value > limit)
+    return Score(rule, values, np.nan, values > np.inf) if limit is None else Score(rule, values, limit, values > limit)
 
 
-def under(rule: str, value: float, limit: float | None) -> Score:
+def under(rule: str, values: Numbers, limit: float | None) -> Score:
     """A rule broken by values under its limit; None: it only scores."""
-    return Score(rule, value, NAN if limit is None else limit, limit is not None and value < limit)
+    return Score(rule, values, np.nan, values > np.inf) if limit is None else Score(rule, values, limit, values < limit)
 
 
-class Text:
-    """A text and its words, split once for all rules."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """n texts and their words, split once for all rules; `split` remembers them by whether characters stand alone."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._words: list[str] | None = None
+    texts: Texts
+    split: dict[bool, Words] = field(default_factory=dict)
 
-    @property
-    def words(self) -> list[str]:
-        """The words."""
-        if self._words is None:
-            self._words = words(self.text)
-        return self._words
+    @classmethod
+    def of(cls, array: Any) -> Page:
+        """The texts of an Arrow array of strings."""
+        data, offsets = text_buffers(array)
+        return cls(Texts(data, offsets[:-1], offsets[1:]))
 
+    def words(self, singles: bool = False) -> Words:
+        """The words. singles: characters of scripts without spaces are words of their own."""
+        if singles not in self.split:
+            self.split[singles] = words(self.texts, singles)
+        return self.split[singles]
 
-def repeats(parts: Sequence[str]) -> tuple[int, int]:
-    """(how many, of how many characters) of the parts have occurred before."""
-    seen: set[str] = set()
-    count = size = 0
-    for part in parts:
-        if part in seen:
-            count, size = count + 1, size + len(part)
-        seen.add(part)
-    return count, size
+    def take(self, rows: NDArray[np.int64]) -> Page:
+        """Some of the texts."""
+        return Page(self.texts.take(rows), {singles: w.take(rows) for singles, w in self.split.items()})
 
 
-def top_gram(tokens: Sequence[str], n: int) -> int:
-    """Characters that the commonest n-gram takes, blanks between its words counted, overlaps too; first seen wins
-    ties."""
-    grams = Counter(" ".join(tokens[k : k + n]) for k in range(len(tokens) - n + 1))
-    return next((len(gram) * count for gram, count in grams.most_common(1)), 0)
+def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Numbers:
+    """part / whole, NaN where whole is 0."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def repeated_grams(tokens: Sequence[str], n: int) -> int:
-    """Characters in n-grams that have occurred before, without overlaps: after one the next n words are passed over."""
-    seen: set[str] = set()
-    size = k = 0
-    while k <= len(tokens) - n:
-        gram = "".join(tokens[k : k + n])
-        if gram in seen:
-            size, k = size + len(gram), k + n
-        else:
-            seen.add(gram)
-            k += 1
-    return size
+def gram_rules(top: Mapping[int, float], repeated: Mapping[int, float]) -> list[str]:
+    """The names of the rules of n-grams."""
+    return [*(f"gopher_top_{n}_gram" for n in top), *(f"gopher_dup_{n}_grams" for n in repeated)]
 
 
 def gopher_repetition(
-    text: Text,
-    lines: tuple[float | None, float | None, float | None, float | None],
-    top: dict[int, float],
-    repeated: dict[int, float],
+    page: Page,
+    lines: Sequence[float | None],
+    top: Mapping[int, float],
+    repeated: Mapping[int, float],
+    singles: bool = False,
 ) -> list[Score]:
-    """Rae et al. 2021, table A1. lines: limits of duplicate paragraph share and characters, line share and
-    characters."""
-    whole, size = text.text, max(len(text.text), 1)
-    paragraphs, rows = PARAGRAPHS.split(whole.strip()), LINES.split(whole)
-    paragraph_count, paragraph_size = repeats(paragraphs)
-    line_count, line_size = repeats(rows)
+    """Rae et al. 2021, table A1. lines: limits of `LINE_RULES`; top, repeated: limits by n."""
+    from stages.kernels.grams import count_grams
+    from stages.kernels.lines import repeated_lines
+
+    t, w = page.texts, page.words(singles)
+    found = repeated_lines(t.data, t.starts, t.ends, classes())
+    paragraphs, old_paragraphs, paragraph_size, rows, old_rows, row_size, size = found.T
+    size = np.maximum(size, 1)
+    parts = ((old_paragraphs, paragraphs), (paragraph_size, size), (old_rows, rows), (row_size, size))
+    widths = sorted({*top, *repeated})
+    columns = [[_place(n, top, 0), _place(n, repeated, len(top))] for n in widths]
+    places = np.array(columns, np.int64).reshape(-1, 2)
+    grams = count_grams(w.hashes, w.marks, w.firsts, w.lasts, np.array(widths, np.int64), places)
+    limits = [*top.values(), *repeated.values()]
     return [
-        over("gopher_dup_para_frac", paragraph_count / len(paragraphs), lines[0]),
-        over("gopher_dup_para_char_frac", paragraph_size / size, lines[1]),
-        over("gopher_dup_line_frac", line_count / len(rows), lines[2]),
-        over("gopher_dup_line_char_frac", line_size / size, lines[3]),
-        *(over(f"gopher_top_{n}_gram", top_gram(text.words, n) / size, limit) for n, limit in top.items()),
-        *(over(f"gopher_dup_{n}_grams", repeated_grams(text.words, n) / size, limit) for n, limit in repeated.items()),
+        *(over(rule, ratio(*part), limit) for rule, part, limit in zip(LINE_RULES, parts, lines, strict=True)),
+        *(
+            over(rule, ratio(grams[:, k], size), limit)
+            for k, (rule, limit) in enumerate(zip(gram_rules(top, repeated), limits, strict=True))
+        ),
     ]
+
+
+def _place(n: int, rules: Mapping[int, float], first: int) -> int:
+    """The column of the rule for n, or -1."""
+    return first + list(rules).index(n) if n in rules else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,91 +147,87 @@ class QualityLimits:
     stop_list: frozenset[str]
 
 
-def gopher_quality(text: Text, limits: QualityLimits) -> list[Score]:
+def gopher_quality(page: Page, limits: QualityLimits, singles: bool = False) -> list[Score]:
     """Rae et al. 2021, appendix A1.1, as datatrove counts: distinct stop words, the mean length of words not all
     symbols."""
-    tokens, whole = text.words, text.text
-    real = [w for w in tokens if any(c not in SYMBOLS for c in w)]
-    n = len(tokens)
-    lines = whole.splitlines()
-    mean = sum(map(len, real)) / len(real) if real else NAN
-    alphabetic = sum(any(c.isalpha() for c in w) for w in tokens)
-    starts = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
+    from stages.kernels.grams import count_words
+    from stages.kernels.lines import count_marks
+
+    t, w = page.texts, page.words(singles)
+    real, size, alphabetic, stops = count_words(w.hashes, w.marks, w.firsts, w.lasts, _hash_table(limits.stop_list)).T
+    hashes, ellipses, lines, bullets, ends = count_marks(t.data, t.starts, t.ends, classes()).T
+    count, mean = w.lasts - w.firsts, ratio(size, real)
+    shares = [ratio(hashes, count), ratio(ellipses, count), ratio(bullets, lines), ratio(ends, lines)]
+    names = iter(QUALITY_RULES)
     return [
-        under("gopher_min_words", len(real), limits.min_words),
-        over("gopher_max_words", len(real), limits.max_words),
-        under("gopher_min_word_length", mean, limits.min_word_length),
-        over("gopher_max_word_length", mean, limits.max_word_length),
-        over("gopher_hashes", _ratio(whole.count("#"), n), limits.symbols),
-        over("gopher_ellipses", _ratio(whole.count("...") + whole.count("…"), n), limits.symbols),
-        over("gopher_bullet_lines", _ratio(starts, len(lines)), limits.bullets),
-        over("gopher_ellipsis_lines", _ratio(ends, len(lines)), limits.ellipses),
-        under("gopher_alphabetic_words", _ratio(alphabetic, n), limits.alphabetic),
-        under("gopher_stop_words", len(limits.stop_list & set(tokens)), limits.stop_words),
+        under(next(names), real.astype(np.float64), limits.min_words),
+        over(next(names), real.astype(np.float64), limits.max_words),
+        under(next(names), mean, limits.min_word_length),
+        over(next(names), mean, limits.max_word_length),
+        over(next(names), shares[0], limits.symbols),
+        over(next(names), shares[1], limits.symbols),
+        over(next(names), shares[2], limits.bullets),
+        over(next(names), shares[3], limits.ellipses),
+        under(next(names), ratio(alphabetic, count), limits.alphabetic),
+        under(next(names), stops.astype(np.float64), limits.stop_words),
     ]
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else NAN
+def _hash_table(chosen: frozenset[str]) -> NDArray[np.uint64]:
+    """Hashes of words in an open-addressing table by their top bits."""
+    bits = max(4, (4 * len(chosen)).bit_length())
+    table = np.zeros(1 << bits, np.uint64)
+    for word in sorted(chosen):
+        slot = word_hash(word) >> (64 - bits)
+        while table[slot]:
+            slot = slot + 1 & len(table) - 1
+        table[slot] = word_hash(word)
+    return read_only(table)
 
 
 def c4(
-    text: Text, *, terminal: bool, min_words: int, max_word: int, min_sentences: int
-) -> tuple[list[Score], str, Counter[str]]:
-    """Raffel et al. 2020, section 2.2: (scores, the lines that are left, lines removed by reason).
+    page: Page, *, terminal: bool, min_words: int, max_word: int, min_sentences: int
+) -> tuple[list[Score], Page, dict[str, int]]:
+    """Raffel et al. 2020, section 2.2: (scores, the texts of the lines that are left, lines removed by reason).
 
     Lines go that have a word too long, no terminal mark, too few words, `javascript` or a policy phrase; pages with
     `lorem ipsum` or `{` in a line that is left so far, or too few sentences. Citations ([12], [edit]) are cut out.
     """
-    kept: list[str] = []
-    removed: Counter[str] = Counter()
-    found = {"lorem_ipsum": 0, "curly_bracket": 0}
-    count = 0
-    for line in (line.strip() for line in text.text.splitlines()):
-        parts, cut = line.split(), CITATION.sub("", line)
-        low = cut.lower()
-        if any(len(word) > max_word for word in parts):
-            removed["long_word"] += 1
-        elif terminal and (not cut.endswith((".", "?", "!", '"', "'")) or cut.endswith("...")):
-            removed["no_terminal_mark"] += 1
-        elif len(parts) < min_words:
-            removed["few_words"] += 1
-        elif "lorem ipsum" in low:
-            found["lorem_ipsum"] += 1
-        elif "javascript" in low:
-            removed["javascript"] += 1
-        elif "{" in cut:
-            found["curly_bracket"] += 1
-        elif any(phrase in low for phrase in POLICY):
-            removed["policy"] += 1
-        else:
-            kept.append(cut)
-            count += sentences(words(cut))
+    from stages.kernels.c4 import clean_lines
+
+    t = page.texts
+    out, begins, finishes, firsts, counts, starts, ends = clean_lines(
+        t.data, t.starts, t.ends, classes(), terminal, min_words, max_word
+    )
+    data = read_only(out)
+    split = words(Texts(data, read_only(begins), read_only(finishes)))
+    sums = np.append(0, np.cumsum(np.maximum(split.sentences, 1)))
+    edited = Page(Texts(data, read_only(starts), read_only(ends)), {False: split.group(firsts)})
     scores = [
-        over("c4_lorem_ipsum", found["lorem_ipsum"], 0),
-        over("c4_curly_bracket", found["curly_bracket"], 0),
-        under("c4_sentences", count, min_sentences),
+        over(C4_RULES[0], counts[:, 0].astype(np.float64), 0),
+        over(C4_RULES[1], counts[:, 1].astype(np.float64), 0),
+        under(C4_RULES[2], (sums[firsts[1:]] - sums[firsts[:-1]]).astype(np.float64), min_sentences),
     ]
-    return scores, "\n".join(kept).strip(), removed
+    removed = dict(zip(REMOVED, counts[:, 2:].sum(axis=0).tolist(), strict=True))
+    return scores, edited, removed
 
 
-def fineweb(
-    text: Text,
-    marks: tuple[str, ...],
-    line_punct: float,
-    short_lines: float | None,
-    short: int,
-    chars: float,
-    new_lines: float,
-) -> list[Score]:
-    """Penedo et al. 2024 (FineWeb), section 3.6; empty lines do not count."""
-    lines = [line for line in text.text.split("\n") if line.strip()]
-    n = len(lines)
-    size = len(text.text.replace("\n", ""))
+def fineweb(page: Page, limits: Sequence[float | None], short: int, singles: bool = False) -> list[Score]:
+    """Penedo et al. 2024 (FineWeb), section 3.6; empty lines do not count. limits: of `FINEWEB_RULES`."""
+    from stages.kernels.lines import count_lines
+
+    t, w = page.texts, page.words(singles)
+    lines, ended, brief, repeated, size, newlines = count_lines(t.data, t.starts, t.ends, classes(), short).T
     return [
-        under("fineweb_line_punct", _ratio(sum(line.endswith(marks) for line in lines), n) if n else 0.0, line_punct),
-        over("fineweb_short_lines", _ratio(sum(len(line) <= short for line in lines), n), short_lines),
-        over("fineweb_char_dup", _ratio(repeats(lines)[1], size), chars),
-        over("fineweb_new_lines", _ratio(text.text.count("\n"), len(text.words)), new_lines),
+        under(FINEWEB_RULES[0], ended / np.maximum(lines, 1), limits[0]),
+        over(FINEWEB_RULES[1], ratio(brief, lines), limits[1]),
+        over(FINEWEB_RULES[2], ratio(repeated, size), limits[2]),
+        over(FINEWEB_RULES[3], ratio(newlines, w.lasts - w.firsts), limits[3]),
     ]
+
+
+def to_array(texts: Texts) -> pa.Array:
+    """Texts in ascending order of place as a large_string array."""
+    both = np.column_stack([texts.starts, texts.ends]).ravel()
+    pieces = pa.LargeStringArray.from_buffers(max(len(both) - 1, 0), pa.py_buffer(both), pa.py_buffer(texts.data))
+    return pieces.take(pa.array(np.arange(0, len(both), 2)))

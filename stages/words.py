@@ -1,51 +1,142 @@
-"""Words and sentences, for rules that count them: regular expressions near to spaCy's blank English tokenizer.
+"""Words of a batch, for rules that count them: spaCy's blank English tokenizer, run by a kernel.
 
-Splits off punctuation, English contractions and units as spaCy does, keeps abbreviations, numbers and addresses
-whole; in scripts written
-without spaces each character is a word. The difference from spaCy's own words is measured by the golden decisions in
-the tests.
+Reads a batch's texts; writes a hash, lengths and flags for each word, and each text's sentences. The rules are spaCy's
+tables as data (`data/english.json`). One difference is known: spaCy joins `: )` (with a blank inside) to hold off an
+emoticon right after it, which a kernel that works chunk by chunk does not see.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-PATTERN = r"""
-    (?:https?://|www\.)[^\s<>"]*[^\s<>".,;:!?)\]}'’]             # addresses stay whole
-  | [\w.+-]+@\w+(?:\.\w+)+                                       # so do e-mail addresses
-  | [\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]
-  | (?:[A-Za-z]\.){2,}                                           # e.g. U.S.
-  | \.{2,} | …+ | -{2,} | —+
-  | [A-Za-z]+(?=n['’]t\b) | n['’]t\b | ['’](?:s|S|re|ve|ll|d|m|em)\b
-  | \d+(?:[.,:/]\d+)*(?=(?:km|m|cm|mm|ha|kg|g|mg|t|lb|oz|m/s|km/h|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB|T|G|M|K|%)\b)
-  | [\p{L}\p{N}\p{M}_]+(?:[.@#&+*|~^\\=](?=[\p{Ll}\p{N}_])[\p{L}\p{N}\p{M}_]+)*
-  | [^\s\x1c-\x1f]
-"""
-ENDS = frozenset("!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡。")
-CLOSERS = frozenset("\"'”’)]}»›」』）】》〉…,;:-–—_/*&%#@")
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.kernels.arrow import read_only
+
+MULTIPLIER, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """n texts in one buffer: text k is `data[starts[k]:ends[k]]` (uint8[:], int64[n], int64[n])."""
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Texts:
+        """Some of them."""
+        return Texts(self.data, read_only(self.starts[rows]), read_only(self.ends[rows]))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of n texts, those of text k from firsts[k] to lasts[k].
+
+    hashes uint64[w]; marks uint32[w], characters times 16 plus flags (bits of `kernels.words`); firsts, lasts,
+    sentences int64[n].
+    """
+
+    hashes: NDArray[np.uint64]
+    marks: NDArray[np.uint32]
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+    sentences: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Words:
+        """The words of some of the texts."""
+        places = (read_only(part[rows]) for part in (self.firsts, self.lasts, self.sentences))
+        return Words(self.hashes, self.marks, *places)
+
+    def group(self, ends: NDArray[np.int64]) -> Words:
+        """The words of texts made of these in a row: text k of texts ends[k] to ends[k + 1]."""
+        places = np.append(self.firsts, len(self.hashes))[ends]
+        sums = np.append(0, np.cumsum(self.sentences))[ends]
+        firsts, lasts = read_only(places[:-1]), read_only(places[1:])
+        return Words(self.hashes, self.marks, firsts, lasts, np.diff(sums))
+
+
+def words(texts: Texts, singles: bool = False) -> Words:
+    """The words of texts. singles: characters of scripts without spaces are words of their own."""
+    from stages.kernels.words import split_words
+
+    table, known, signs = tables()
+    found = split_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
+    hashes, marks, firsts, sentences = (read_only(part) for part in found)
+    return Words(hashes, marks, firsts[:-1], firsts[1:], sentences)
 
 
 @cache
-def _pattern() -> Any:
-    import regex
-
-    return regex.compile(PATTERN, regex.VERBOSE | regex.V0)
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, in order; every character that is not blank is in one of them."""
-    found: list[str] = _pattern().findall(text)
+def rules() -> dict[str, Any]:
+    """The rules as data: classes of characters as ranges, exceptions with their splits."""
+    found: dict[str, Any] = json.loads((Path(__file__).parent / "data/english.json").read_text("utf-8"))
     return found
 
 
-def sentences(tokens: list[str]) -> int:
-    """How many sentences the words make: one ends at a mark of `ENDS` and the closing marks after it (spaCy's
-    sentencizer)."""
-    count, ended = int(bool(tokens)), False
-    for token in tokens:
-        if token in ENDS:
-            ended = True
-        elif ended and token not in CLOSERS:
-            count, ended = count + 1, False
-    return count
+@cache
+def tables() -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:
+    """What the kernel reads: class bits uint32[0x110000], exceptions uint64[slots, 4], their signs uint8[8192]."""
+    known, signs = _exceptions()
+    found = classes(), known, signs
+    for table in found:
+        table.flags.writeable = False
+    return found
+
+
+@cache
+def classes() -> NDArray[np.uint32]:
+    """Bits of a character's class, by code point, in the order of `kernels.words`.
+
+    Beside the classes of the data: ACTIVE (some rule names it), DIGIT (0 to 9).
+    """
+    from stages.kernels import words as kernel
+
+    table = np.zeros(0x110000, np.uint32)
+    names = "space line prefix suffix lower upper alpha quote infix stopped word host letter symbol terminal sentence"
+    for bit, name in enumerate([*names.split(), "punctuation", "single"]):
+        for first, last in rules()["classes"][name]:
+            table[first : last + 1] |= np.uint32(1 << bit)
+    active = (table & np.uint32(kernel.PREFIX | kernel.SUFFIX | kernel.INFIX)) != 0
+    active[[ord(c) for c in ".,:<>=/-–—~+*^$"]] = True
+    table[active] |= np.uint32(kernel.ACTIVE)
+    table[ord("0") : ord("9") + 1] |= np.uint32(kernel.DIGIT)
+    return table
+
+
+def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """An open-addressing table of (hash, splits, pattern, tail), and what a text may be by first byte, last and size.
+
+    splits, pattern: bit k is set where a word begins at character k; 0 for none.
+    """
+    from stages.kernels.words import EXCEPTION, PATTERN, TAIL
+
+    rows: dict[str, list[int]] = {}
+    for text, splits, pattern in rules()["exceptions"]:
+        rows[text] = [_bits(splits), 0 if pattern is None else _bits(pattern), 0]
+    for text in rules()["after_digits"]:
+        rows.setdefault(text, [0, 0, 0])[2] = 1
+    known, signs = np.zeros((4096, 4), np.uint64), np.zeros(8192, np.uint8)
+    for text, row in rows.items():
+        data = text.encode()
+        slot = word_hash(text) >> 40 & 4095
+        while known[slot, 0]:
+            slot = slot + 1 & 4095
+        known[slot] = [word_hash(text), *row]
+        sign = data[0] * 67 + data[-1] * 5 + len(data) * 1201 & 8191
+        for value, kind in zip(row, (EXCEPTION, PATTERN, TAIL), strict=True):
+            signs[sign] |= np.uint8(kind if value else 0)
+    return known, signs
+
+
+def _bits(cuts: list[int]) -> int:
+    return 1 | sum(1 << cut for cut in cuts)
+
+
+def word_hash(word: str) -> int:
+    """The kernel's hash of one word."""
+    return sum((byte + 1) * pow(MULTIPLIER, place, 1 << 64) for place, byte in enumerate(word.encode())) & MASK

@@ -1,0 +1,248 @@
+"""Lines and paragraphs of a batch of texts: which repeat, how they begin and end, and marks counted on the way.
+
+Reads texts as byte ranges of one buffer and the classes of characters of `stages.words`; writes counts for each text.
+Lines are told apart by 64-bit hashes alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+SPACE, LINE, TERMINAL = 1, 2, 1 << 14
+"""Bits of a character's class: blank, line separator of Unicode, terminal mark."""
+NEWLINE, RETURN, DOT, HASH, HYPHEN = map(ord, "\n\r.#-")
+BULLET, ELLIPSIS = 0x2022, 0x2026
+P1, P2, P3, P4 = (np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64)) for k in range(1, 5))
+
+leaf = njit(cache=True, nogil=True, _nrt=False)
+"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+
+
+@leaf
+def _decode(data: Any, i: int) -> Any:
+    """The code point of valid UTF-8 at `i`, and its bytes."""
+    lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, 1
+    if lead < 0xE0:
+        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+    if lead < 0xF0:
+        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
+    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
+    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+
+
+@leaf
+def _last(data: Any, start: int, end: int) -> Any:
+    """The last code point of bytes start to end, and where it starts; (0, start) where there is none."""
+    i = end
+    while i > start:
+        i -= 1
+        if data[i] & 0xC0 != 0x80:
+            return _decode(data, i)[0], i
+    return np.int64(0), start
+
+
+@leaf
+def _lstrip(data: Any, start: int, end: int, table: Any) -> int:
+    """Where the first character that is no blank starts."""
+    while start < end:
+        code, width = _decode(data, start)
+        if not table[code] & SPACE:
+            break
+        start += width
+    return start
+
+
+@leaf
+def _rstrip(data: Any, start: int, end: int, table: Any) -> int:
+    """Where the last character that is no blank ends."""
+    while end > start:
+        code, place = _last(data, start, end)
+        if not table[code] & SPACE:
+            break
+        end = place
+    return end
+
+
+@leaf
+def _hash(data: Any, start: int, end: int) -> Any:
+    """A 64-bit hash of some bytes."""
+    state, i = np.uint64(1), start
+    while i + 4 <= end:
+        state = state * P4 + np.uint64(data[i]) * P3 + np.uint64(data[i + 1]) * P2
+        state += np.uint64(data[i + 2]) * P1 + np.uint64(data[i + 3])
+        i += 4
+    while i < end:
+        state = state * P1 + np.uint64(data[i])
+        i += 1
+    return _mix(state)
+
+
+@leaf
+def _mix(x: Any) -> Any:
+    """A 64-bit finaliser (splitmix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@leaf
+def _characters(data: Any, start: int, end: int) -> int:
+    """How many characters some bytes are."""
+    count = np.int64(0)
+    for i in range(start, end):
+        count += data[i] & 0xC0 != 0x80
+    return count
+
+
+@leaf
+def _newline(data: Any, start: int, end: int) -> int:
+    """Where the next newline is, or the end."""
+    while start < end and data[start] != NEWLINE:
+        start += 1
+    return start
+
+
+@leaf
+def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
+    """Whether a key is in the table (rows of key and stamp) for the first time under this stamp; it is now."""
+    slot = np.int64(key >> np.uint64(20)) & mask
+    while table[slot, 1] == np.uint64(stamp):
+        if table[slot, 0] == key:
+            return False
+        slot = (slot + 1) & mask
+    table[slot, 0], table[slot, 1] = key, np.uint64(stamp)
+    return True
+
+
+@leaf
+def _mask(data: Any, start: int, end: int) -> int:
+    """Slots, less one, of a table for the lines of a text."""
+    lines = np.int64(2)
+    for i in range(start, end):
+        lines += data[i] == NEWLINE
+    slots = 4
+    while slots < 2 * lines:
+        slots *= 2
+    return slots - 1
+
+
+@njit(cache=True, nogil=True)
+def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
+    """int64[n, 7] for n texts: paragraphs, those that occurred before, their characters; lines, those that occurred
+    before, their characters; the text's characters.
+
+    Text k is `data[starts[k]:ends[k]]`. Paragraphs are what runs of two newlines and more part, of the text without
+    blanks at its ends; lines are what runs of newlines part. classes: uint32[0x110000].
+    """
+    counts, most = np.zeros((len(starts), 7), np.int64), np.int64(3)
+    for k in range(len(starts)):
+        most = max(most, _mask(data, starts[k], ends[k]))
+    table = np.zeros((most + 1, 2), np.uint64)
+    for k in range(len(starts)):
+        start, end = starts[k], ends[k]
+        mask = _mask(data, start, end)
+        i = start
+        while True:
+            after = _newline(data, i, end)
+            counts[k, 3] += 1
+            if not _is_new(table, mask, _hash(data, i, after), 2 * k + 1):
+                counts[k, 4] += 1
+                counts[k, 5] += _characters(data, i, after)
+            if after == end:
+                break
+            while after < end and data[after] == NEWLINE:
+                after += 1
+            i = after
+        counts[k, 6] = _characters(data, start, end)
+        start = _lstrip(data, start, end, classes)
+        end = _rstrip(data, start, end, classes)
+        i = start
+        while True:
+            after = _newline(data, i, end)
+            while after + 1 < end and data[after + 1] != NEWLINE:
+                after = _newline(data, after + 1, end)
+            counts[k, 0] += 1
+            if not _is_new(table, mask, _hash(data, i, after), 2 * k + 2):
+                counts[k, 1] += 1
+                counts[k, 2] += _characters(data, i, after)
+            if after >= end:
+                break
+            while after < end and data[after] == NEWLINE:
+                after += 1
+            i = after
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
+    """int64[n, 5] for n texts: hash signs, ellipses ("..." or "…"), lines (of Unicode), those that begin with a bullet
+    ("•" or "-"), those that end with an ellipsis; blanks at a line's ends aside."""
+    counts = np.zeros((len(starts), 5), np.int64)
+    for k in range(len(starts)):
+        i, end = starts[k], ends[k]
+        while i < end:
+            begin, dots = i, 0
+            code, width = np.int64(0), 0
+            while i < end:
+                byte = data[i]
+                if byte >= 64 and byte < 0x80:
+                    i += 1
+                    continue
+                code, width = _decode(data, i)
+                if classes[code] & LINE:
+                    break
+                if code == HASH:
+                    counts[k, 0] += 1
+                elif code == ELLIPSIS:
+                    counts[k, 1] += 1
+                elif code == DOT and i + 2 < end and i >= dots and data[i + 1] == DOT and data[i + 2] == DOT:
+                    counts[k, 1] += 1
+                    dots = i + 3
+                i += width
+            counts[k, 2] += 1
+            first = _lstrip(data, begin, i, classes)
+            last = _rstrip(data, first, i, classes)
+            if first < last:
+                initial = _decode(data, first)[0]
+                counts[k, 3] += initial in (BULLET, HYPHEN)
+                final = _last(data, first, last)[0]
+                dotted = final == DOT and last - first >= 3 and data[last - 2] == DOT and data[last - 3] == DOT
+                counts[k, 4] += final == ELLIPSIS or dotted
+            if i < end:
+                i += width
+                if code == RETURN and i < end and data[i] == NEWLINE:
+                    i += 1
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> Any:
+    """int64[n, 6] for n texts: lines that are not blank, those that end with a terminal mark, those of at most `short`
+    characters, characters of those that occurred before; characters but newlines, newlines."""
+    counts, most = np.zeros((len(starts), 6), np.int64), np.int64(3)
+    for k in range(len(starts)):
+        most = max(most, _mask(data, starts[k], ends[k]))
+    table = np.zeros((most + 1, 2), np.uint64)
+    for k in range(len(starts)):
+        i, end = starts[k], ends[k]
+        mask = _mask(data, i, end)
+        while True:
+            after = _newline(data, i, end)
+            size = _characters(data, i, after)
+            counts[k, 4] += size
+            if _lstrip(data, i, after, classes) < after:
+                counts[k, 0] += 1
+                counts[k, 1] += (classes[_last(data, i, after)[0]] & TERMINAL) != 0
+                counts[k, 2] += size <= short
+                if not _is_new(table, mask, _hash(data, i, after), k + 1):
+                    counts[k, 3] += size
+            if after == end:
+                break
+            counts[k, 5] += 1
+            i = after + 1
+    return counts
