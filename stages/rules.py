@@ -88,7 +88,8 @@ class Page:
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Numbers:
     """part / whole, NaN where whole is 0."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    found: Numbers = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return found
 
 
 def gram_rules(top: Mapping[int, float], repeated: Mapping[int, float]) -> list[str]:
@@ -194,14 +195,17 @@ def c4(
     `lorem ipsum` or `{` in a line that is left so far, or too few sentences. Citations ([12], [edit]) are cut out.
     """
     from stages.kernels.c4 import clean_lines
+    from stages.kernels.lines import count_sentences
 
     t = page.texts
     out, begins, finishes, firsts, counts, starts, ends = clean_lines(
         t.data, t.starts, t.ends, classes(), terminal, min_words, max_word
     )
     data = read_only(out)
-    split = words(Texts(data, read_only(begins), read_only(finishes)))
-    sums = np.append(0, np.cumsum(np.maximum(split.sentences, 1)))
+    lines = Texts(data, read_only(begins), read_only(finishes))
+    split = words(lines)
+    sentences = count_sentences(data, lines.ends, classes(), split.marks, split.firsts, split.lasts)
+    sums = np.append(0, np.cumsum(sentences))
     edited = Page(Texts(data, read_only(starts), read_only(ends)), {False: split.group(firsts)})
     scores = [
         over(C4_RULES[0], counts[:, 0].astype(np.float64), 0),

@@ -38,37 +38,36 @@ class Texts:
 class Words:
     """The words of n texts, those of text k from firsts[k] to lasts[k].
 
-    hashes uint64[w]; marks uint32[w], characters times 16 plus flags (bits of `kernels.words`); firsts, lasts,
-    sentences int64[n].
+    hashes uint64[w]; marks uint32[w], a word's characters shifted and its flags (bits of `kernels.words`); firsts,
+    lasts int64[n].
     """
 
     hashes: NDArray[np.uint64]
     marks: NDArray[np.uint32]
     firsts: NDArray[np.int64]
     lasts: NDArray[np.int64]
-    sentences: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64]) -> Words:
         """The words of some of the texts."""
-        places = (read_only(part[rows]) for part in (self.firsts, self.lasts, self.sentences))
+        places = (read_only(part[rows]) for part in (self.firsts, self.lasts))
         return Words(self.hashes, self.marks, *places)
 
     def group(self, ends: NDArray[np.int64]) -> Words:
         """The words of texts made of these in a row: text k of texts ends[k] to ends[k + 1]."""
         places = np.append(self.firsts, len(self.hashes))[ends]
-        sums = np.append(0, np.cumsum(self.sentences))[ends]
-        firsts, lasts = read_only(places[:-1]), read_only(places[1:])
-        return Words(self.hashes, self.marks, firsts, lasts, np.diff(sums))
+        return Words(self.hashes, self.marks, read_only(places[:-1]), read_only(places[1:]))
 
 
 def words(texts: Texts, singles: bool = False) -> Words:
     """The words of texts. singles: characters of scripts without spaces are words of their own."""
-    from stages.kernels.words import split_words
+    from stages.kernels.chunks import cut_chunks
+    from stages.kernels.words import find_words, put_words
 
     table, known, signs = tables()
-    found = split_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
-    hashes, marks, firsts, sentences = (read_only(part) for part in found)
-    return Words(hashes, marks, firsts[:-1], firsts[1:], sentences)
+    *found, begins, finishes = find_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
+    cut = cut_chunks(texts.data, begins, finishes, table, known, signs, singles)
+    hashes, marks, firsts = (read_only(part) for part in put_words(*found, *cut))
+    return Words(hashes, marks, firsts[:-1], firsts[1:])
 
 
 @cache
@@ -90,20 +89,23 @@ def tables() -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]
 
 @cache
 def classes() -> NDArray[np.uint32]:
-    """Bits of a character's class, by code point, in the order of `kernels.words`.
+    """Bits of a character's class, by code point, in the order of `kernels.chunks`.
 
-    Beside the classes of the data: ACTIVE (some rule names it), DIGIT (0 to 9).
+    Beside the classes of the data: EDGE (may be stripped at a chunk's end), INNER (may be cut inside one), DIGIT (0 to
+    9).
     """
-    from stages.kernels import words as kernel
+    from stages.kernels import chunks as kernel
 
     table = np.zeros(0x110000, np.uint32)
     names = "space line prefix suffix lower upper alpha quote infix stopped word host letter symbol terminal sentence"
     for bit, name in enumerate([*names.split(), "punctuation", "single"]):
         for first, last in rules()["classes"][name]:
             table[first : last + 1] |= np.uint32(1 << bit)
-    active = (table & np.uint32(kernel.PREFIX | kernel.SUFFIX | kernel.INFIX)) != 0
-    active[[ord(c) for c in ".,:<>=/-–—~+*^$"]] = True
-    table[active] |= np.uint32(kernel.ACTIVE)
+    edge, inner = (table & np.uint32(bits) != 0 for bits in (kernel.PREFIX | kernel.SUFFIX, kernel.INFIX))
+    edge[[ord(c) for c in ".+—–"]] = True
+    inner[[ord(c) for c in ".,:<>=/-–—~+*^$'’"]] = True
+    table[edge] |= np.uint32(kernel.EDGE)
+    table[inner] |= np.uint32(kernel.INNER)
     table[ord("0") : ord("9") + 1] |= np.uint32(kernel.DIGIT)
     return table
 
@@ -113,7 +115,7 @@ def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
 
     splits, pattern: bit k is set where a word begins at character k; 0 for none.
     """
-    from stages.kernels.words import EXCEPTION, PATTERN, TAIL
+    from stages.kernels.chunks import EXCEPTION, PATTERN, TAIL
 
     rows: dict[str, list[int]] = {}
     for text, splits, pattern in rules()["exceptions"]:

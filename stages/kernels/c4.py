@@ -98,7 +98,7 @@ def _decode(data: Any, i: int) -> Any:
 
 
 @leaf
-def _lstrip(data: Any, start: int, end: int, classes: Any) -> int:
+def _lstrip(data: Any, start: int, end: int, classes: Any) -> Any:
     """Where the first character that is no blank starts."""
     while start < end:
         code, width = _decode(data, start)
@@ -109,7 +109,7 @@ def _lstrip(data: Any, start: int, end: int, classes: Any) -> int:
 
 
 @leaf
-def _rstrip(data: Any, start: int, end: int, classes: Any) -> int:
+def _rstrip(data: Any, start: int, end: int, classes: Any) -> Any:
     """Where the last character that is no blank ends."""
     while end > start:
         place = end - 1
@@ -140,7 +140,7 @@ def _line_end(data: Any, i: int, end: int, classes: Any) -> Any:
 
 
 @leaf
-def _copy(data: Any, start: int, end: int, out: Any, place: int, classes: Any) -> int:
+def _copy(data: Any, start: int, end: int, out: Any, place: int, classes: Any) -> Any:
     """Writes a line without its citations ("[12]", "[edit]", "[citation needed]"); where it ends."""
     i = start
     while i < end:
@@ -156,7 +156,7 @@ def _copy(data: Any, start: int, end: int, out: Any, place: int, classes: Any) -
 
 
 @leaf
-def _citation(data: Any, i: int, end: int, classes: Any) -> int:
+def _citation(data: Any, i: int, end: int, classes: Any) -> Any:
     """Where the citation ends that a bracket before `i` opens, or 0."""
     if _holds(data, i, end, EDIT):
         return i + len(EDIT)
@@ -190,7 +190,7 @@ def _judge(
     terminal: bool,
     fewest: int,
     longest: int,
-) -> int:
+) -> Any:
     """Why a line (bytes first to last; without citations, bytes start to end of `out`) goes, or -1."""
     words, long_word = _count_words(data, first, last, classes, fewest, longest)
     if long_word:
@@ -220,7 +220,7 @@ def _is_ended(data: Any, start: int, end: int) -> bool:
 
 
 @leaf
-def _phrases(data: Any, start: int, end: int, i: int, letter: Any) -> int:
+def _phrases(data: Any, start: int, end: int, i: int, letter: Any) -> Any:
     """Bits of the phrases whose rarest letter, in lower case, is at `i`, within bytes start to end."""
     found = 0
     for p in range(len(ANCHORS)):

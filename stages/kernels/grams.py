@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-REAL, LETTER = 1, 2
-"""Bits of a word's flags: not symbols alone, holds a letter."""
+REAL, LETTER, SHIFT = 1, 2, np.uint32(6)
+"""A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 
 leaf = njit(cache=True, nogil=True, _nrt=False)
 """A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
@@ -23,8 +23,7 @@ leaf = njit(cache=True, nogil=True, _nrt=False)
 def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any) -> Any:
     """Characters in n-grams of the words of n texts: int64[n, rules].
 
-    Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks (characters times 16 and flags)
-    uint32[w]. widths: int64[m], the n's
+    Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks uint32[w]. widths: int64[m], the n's
     in ascending order, each once; places: int64[m, 2], the column for the commonest n-gram's characters (overlaps and
     blanks between words counted, the first seen wins a tie) and that for characters in n-grams that occurred before
     (after one, the next n words are passed over); -1 for none.
@@ -43,7 +42,7 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
         words = lasts[k] - firsts[k]
         for j in range(words):
             spots[j], keys[j] = j, 0
-            chars[j + 1] = chars[j] + (marks[firsts[k] + j] >> np.uint32(4))
+            chars[j + 1] = chars[j] + (marks[firsts[k] + j] >> SHIFT)
         slots, left, before = 4, words, np.int64(0)
         while slots < 2 * words:
             slots *= 2
@@ -108,7 +107,7 @@ def _count(
 
 
 @leaf
-def _keep(spots: Any, found: Any, keys: Any, left: int, table: Any) -> int:
+def _keep(spots: Any, found: Any, keys: Any, left: int, table: Any) -> Any:
     """Leaves the spots whose n-gram was counted more than once; how many."""
     kept = np.int64(0)
     for i in range(left):
@@ -119,7 +118,7 @@ def _keep(spots: Any, found: Any, keys: Any, left: int, table: Any) -> int:
 
 
 @leaf
-def _repeated(spots: Any, found: Any, left: int, width: int, chars: Any, table: Any) -> int:
+def _repeated(spots: Any, found: Any, left: int, width: int, chars: Any, table: Any) -> Any:
     """Characters in n-grams that occurred before, with n words passed over after each; clears what it has seen."""
     total, free = np.int64(0), np.int64(0)
     for i in range(left):
@@ -150,7 +149,7 @@ def count_words(hashes: Any, marks: Any, firsts: Any, lasts: Any, sought: Any) -
         for word in range(firsts[k], lasts[k]):
             if marks[word] & REAL:
                 real += 1
-                characters += marks[word] >> np.uint32(4)
+                characters += marks[word] >> SHIFT
             letters += (marks[word] & LETTER) >> 1
             slot = np.int64(hashes[word] >> shift)
             while sought[slot] != 0:

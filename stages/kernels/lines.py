@@ -14,7 +14,9 @@ from numba import njit
 SPACE, LINE, TERMINAL = 1, 2, 1 << 14
 """Bits of a character's class: blank, line separator of Unicode, terminal mark."""
 NEWLINE, RETURN, DOT, HASH, HYPHEN = map(ord, "\n\r.#-")
-BULLET, ELLIPSIS = 0x2022, 0x2026
+MARK, PUNCTUATION, AFTER_BLANK = 4, 8, 16
+"""Flags of a word, as `kernels.words` gives them."""
+BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
 P1, P2, P3, P4 = (np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64)) for k in range(1, 5))
 
 leaf = njit(cache=True, nogil=True, _nrt=False)
@@ -47,7 +49,7 @@ def _last(data: Any, start: int, end: int) -> Any:
 
 
 @leaf
-def _lstrip(data: Any, start: int, end: int, table: Any) -> int:
+def _lstrip(data: Any, start: int, end: int, table: Any) -> Any:
     """Where the first character that is no blank starts."""
     while start < end:
         code, width = _decode(data, start)
@@ -58,7 +60,7 @@ def _lstrip(data: Any, start: int, end: int, table: Any) -> int:
 
 
 @leaf
-def _rstrip(data: Any, start: int, end: int, table: Any) -> int:
+def _rstrip(data: Any, start: int, end: int, table: Any) -> Any:
     """Where the last character that is no blank ends."""
     while end > start:
         code, place = _last(data, start, end)
@@ -91,7 +93,7 @@ def _mix(x: Any) -> Any:
 
 
 @leaf
-def _characters(data: Any, start: int, end: int) -> int:
+def _characters(data: Any, start: int, end: int) -> Any:
     """How many characters some bytes are."""
     count = np.int64(0)
     for i in range(start, end):
@@ -100,7 +102,7 @@ def _characters(data: Any, start: int, end: int) -> int:
 
 
 @leaf
-def _newline(data: Any, start: int, end: int) -> int:
+def _newline(data: Any, start: int, end: int) -> Any:
     """Where the next newline is, or the end."""
     while start < end and data[start] != NEWLINE:
         start += 1
@@ -120,7 +122,7 @@ def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
 
 
 @leaf
-def _mask(data: Any, start: int, end: int) -> int:
+def _mask(data: Any, start: int, end: int) -> Any:
     """Slots, less one, of a table for the lines of a text."""
     lines = np.int64(2)
     for i in range(start, end):
@@ -245,4 +247,31 @@ def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> 
                 break
             counts[k, 5] += 1
             i = after + 1
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def count_sentences(data: Any, ends: Any, classes: Any, marks: Any, firsts: Any, lasts: Any) -> Any:
+    """int64[n]: the sentences of n texts that hold something, as spaCy's sentencizer counts them.
+
+    A sentence ends before the first token after a mark that is no punctuation; blanks other than one space are such a
+    token. Text k ends at `data[ends[k]]` and has words firsts[k] to lasts[k].
+    """
+    counts = np.ones(len(ends), np.int64)
+    for k in range(len(ends)):
+        ended = False
+        for word in range(firsts[k], lasts[k]):
+            flags = marks[word]
+            if ended and flags & AFTER_BLANK:
+                counts[k] += 1
+                ended = False
+            if flags & MARK:
+                ended = True
+            elif ended and not flags & PUNCTUATION:
+                counts[k] += 1
+                ended = False
+        if ended:
+            code, place = _last(data, 0, ends[k])
+            doubled = (classes[code] & SPACE) != 0 and (code != BLANK or _rstrip(data, 0, place, classes) < place)
+            counts[k] += doubled
     return counts

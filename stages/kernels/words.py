@@ -1,8 +1,8 @@
-"""Words of a batch of texts: spaCy's blank English tokenizer over UTF-8 bytes.
+"""Words of a batch of texts, as spaCy's blank English tokenizer cuts them.
 
-Reads texts as byte ranges of one buffer; writes a hash, two lengths and flags for each word. A chunk between blanks
-loses prefixes and suffixes, then is an exception, an address, or cut at its infixes (spacy/tokenizer.pyx). A chunk
-without a character that any rule names is settled in the pass that finds its end.
+Reads texts as byte ranges of one buffer; writes a hash, a length and flags for each word. Chunks between blanks that no
+rule can cut, and those with one suffix, are settled in the pass that finds their end; the others, each once, are left
+to `kernels.chunks`: of English prose one chunk in ten.
 """
 
 from __future__ import annotations
@@ -12,150 +12,169 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SPACE, LINE, PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST, LETTER, SYMBOL, TERMINAL = (
-    1 << bit for bit in range(15)
-)
-SENTENCE, PUNCTUATION, SINGLE, ACTIVE, DIGIT = (1 << bit for bit in range(15, 20))
+SPACE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 1 << 3, 1 << 9, 1 << 12, 1 << 13
+SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
 """Bits of a character's class; `stages.words` says what each means."""
-IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION = 1, 2, 4, 8
-"""A word's flags: not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout."""
-EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
-"""What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
-what goes as a suffix after a digit."""
+IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, LEFT, SHIFT = 1, 2, 4, 8, 16, 32, 6
+"""A word's flags (not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout; blanks
+other than one space precede it; it is a chunk left to be cut), and how far its length is shifted above them."""
+EXCEPTION, PATTERN = 1, 2
+"""What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
-"""The base of a word's hash: the sum of (byte + 1) · PRIME^place, so that hashes of joined words can be added up."""
-PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
-COMMA, COLON, LESS, GREATER, EQUALS, SLASH, EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(
-    ord, ",:<>=/–~—@_?#"
-)
-UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord, "CAUSfcks")
-LONGEST, LONGEST_TAIL, MEMO = 32, 5, 8192
-"""Bytes of the longest exception (at most), characters of the longest TAIL."""
+"""The base of a word's hash, the sum of (byte + 1) · PRIME^place, and its inverse."""
+DOT, LONGEST, MEMO = 46, 32, 16384
+"""A full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
 
 leaf = njit(cache=True, nogil=True, _nrt=False)
-"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+"""Kernels that allocate nothing: without reference counts, which cost more than the work of so small functions."""
 
 
 @njit(cache=True, nogil=True)
-def split_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of n texts: (hashes uint64[w], marks uint32[w], firsts int64[n + 1], sentences int64[n]).
+def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
+    """The words of n texts but for chunks left: (hashes uint64[w], marks uint32[w], firsts int64[n + 1], begins int64[m],
+    finishes int64[m]).
 
     Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1]. marks: a word's
-    characters times 16, plus its flags. sentences as spaCy's sentencizer counts them. table: uint32[0x110000] of class
-    bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs: uint8[8192], both from
-    `stages.words`. singles: characters of scripts without spaces are words of their own.
+    characters shifted by SHIFT, and its flags. A word that is LEFT has for its hash the number of a chunk, bytes
+    begins[j] to finishes[j]. table: uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits,
+    pattern, tail), and signs: uint8[8192], both from `stages.words`. singles: chunks with characters of scripts without
+    spaces are left.
     """
     total = 0
     for k in range(len(starts)):
         total += ends[k] - starts[k]
-    hashes, marks = np.empty(total, np.uint64), np.empty(total, np.uint32)
-    firsts, sentences = np.zeros(len(starts) + 1, np.int64), np.zeros(len(starts), np.int64)
-    room = np.int64(1024)
-    scratch, cuts = np.empty((room, 4), np.int64), np.zeros(room, np.uint8)
-    memo = np.zeros((MEMO, 2), np.uint64)
-    active, space = np.uint32(ACTIVE | SINGLE if singles else ACTIVE), np.uint32(SPACE)
-    count = np.int64(0)
+    hashes, marks, firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros(len(starts) + 1, np.int64)
+    memo, left = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 2), np.int64)
+    inner, count, chunks = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0), np.int64(0)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
-        begun, ended = False, False
         while True:
-            blank = i
-            while i < end:
-                code, width = np.int64(data[i]), 1
-                if code >= 0x80:
-                    code, width = _decode(data, i)
-                if not table[code] & space:
-                    break
-                i += width
-            if i > blank and (i - blank > 1 or data[blank] != 32 or blank == starts[k]):
-                sentences[k] += ended or not begun
-                begun, ended = True, False
-            if i >= end:
+            begin, word = _skip(data, i, end, table), count
+            if begin == end:
                 break
-            begin, length = i, np.int64(0)
-            entry, some, every = np.uint32(0), np.uint32(0), np.uint32(0xFFFFFFFF)
-            before, before_some, before_every = entry, some, every
-            state, power = np.uint64(0), np.uint64(1)
-            while i < end:
-                byte = data[i]
-                if byte < 0x80:
-                    now = table[byte]
-                    if now & space:
-                        break
-                    state += power * (np.uint64(byte) + np.uint64(1))
-                    power *= PRIME
-                    i += 1
-                else:
-                    code, width = _decode(data, i)
-                    now = table[code]
-                    if now & space:
-                        break
-                    for j in range(i, i + width):
-                        state += power * (np.uint64(data[j]) + np.uint64(1))
-                        power *= PRIME
-                    i += width
-                before, entry = entry, now
-                before_some, before_every = some, every
-                some |= entry
-                every &= entry
-                length += 1
-            plain = length == 1
-            if not plain and not some & active:
-                plain = not some & DIGIT or (entry & DIGIT) != 0
-                if i - begin <= LONGEST and signs[_sign(data, begin, i)] & EXCEPTION:
-                    plain = plain and _find(known, state) < 0
-            if plain:
-                flags = _flags(some, every, length)
-                hashes[count], marks[count] = state, np.uint32(length << 4) | flags
+            blank = begin > i and (begin - i > 1 or data[i] != 32 or i == starts[k])
+            i, state, power, length, first, last, some, every, before, rest, all_rest = _read(data, begin, end, table)
+            kind = signs[_sign(data, begin, i)] if i - begin <= LONGEST else np.uint8(0)
+            if length == 1 or _is_plain(some & inner, first, last, some, kind, known, state):
+                hashes[count], marks[count] = state, _mark_of(some, every, length)
                 count += 1
-                sentences[k] += (ended and not flags & (ENDS_SENTENCE | IS_PUNCTUATION)) or not begun
-                ended = (flags & ENDS_SENTENCE) != 0 or (ended and (flags & IS_PUNCTUATION) != 0)
-                begun = True
-                continue
-            if not before_some & active and (not before_some & DIGIT or before & DIGIT) and data[i - 1] < 0x80:
-                if (entry & SUFFIX or (data[i - 1] == DOT and before & STOPPED)) and i - begin <= LONGEST:
-                    whole, head = signs[_sign(data, begin, i)], signs[_sign(data, begin, i - 1)]
-                    if not (whole | head) & (EXCEPTION | PATTERN):
-                        power *= INVERSE
-                        hashes[count] = state - power * (np.uint64(data[i - 1]) + np.uint64(1))
-                        flags = _flags(before_some, before_every, length - 1)
-                        marks[count] = np.uint32((length - 1) << 4) | flags
-                        hashes[count + 1] = np.uint64(data[i - 1]) + np.uint64(1)
-                        marks[count + 1] = np.uint32(1 << 4) | _flags(entry, entry, 1)
-                        sentences[k] += (ended and not flags & (ENDS_SENTENCE | IS_PUNCTUATION)) or not begun
-                        ended = (flags & ENDS_SENTENCE) != 0 or (ended and (flags & IS_PUNCTUATION) != 0)
-                        begun = True
-                        if entry & SENTENCE:
-                            ended = True
-                        elif ended and not entry & PUNCTUATION:
-                            sentences[k] += 1
-                            ended = False
-                        count += 2
-                        continue
-            if i - begin >= room:
-                room = 2 * (i - begin)
-                scratch, cuts = np.empty((room, 4), np.int64), np.zeros(room, np.uint8)
-            slot = np.int64(state >> np.uint64(40)) & (MEMO - 1)
-            if length <= 64 and memo[slot, 0] == state:
-                _mark(cuts, np.int64(0), length, memo[slot, 1])
+            elif _is_ended(data, begin, i, rest & inner, first, before, last, rest, kind, signs):
+                final = np.uint64(data[i - 1]) + np.uint64(1)
+                hashes[count], marks[count] = state - power * INVERSE * final, _mark_of(rest, all_rest, length - 1)
+                hashes[count + 1], marks[count + 1] = final, _mark_of(last, last, 1)
+                count += 2
             else:
-                _load(data, begin, i, table, scratch)
-                _cut(data, known, signs, scratch, cuts, length, singles)
-                if length <= 64:
-                    memo[slot, 0], memo[slot, 1] = state, _pack(cuts, length)
-            first = count
-            count = _emit(data, begin, i, table, cuts, hashes, marks, count)
-            sentences[k] += not begun
-            begun = True
-            for word in range(first, count):
-                if marks[word] & ENDS_SENTENCE:
-                    ended = True
-                elif ended and not marks[word] & IS_PUNCTUATION:
-                    sentences[k] += 1
-                    ended = False
+                slot = np.int64(state >> np.uint64(40)) & (MEMO - 1)
+                if memo[slot, 0] != state:
+                    if chunks == len(left):
+                        larger = np.empty((2 * chunks, 2), np.int64)
+                        larger[:chunks] = left
+                        left = larger
+                    left[chunks, 0], left[chunks, 1] = begin, i
+                    memo[slot, 0], memo[slot, 1] = state, chunks
+                    chunks += 1
+                hashes[count], marks[count] = memo[slot, 1], LEFT
+                count += 1
+            if blank:
+                marks[word] |= np.uint32(AFTER_BLANK)
         firsts[k + 1] = count
-    return hashes[:count], marks[:count], firsts, sentences
+    return hashes[:count], marks[:count], firsts, left[:chunks, 0].copy(), left[:chunks, 1].copy()
+
+
+@njit(cache=True, nogil=True)
+def put_words(hashes: Any, marks: Any, firsts: Any, cut_hashes: Any, cut_marks: Any, cut_firsts: Any) -> Any:
+    """The words of n texts with the words of chunks in the place of chunks left: (hashes, marks, firsts). Chunk j has
+    words cut_firsts[j] to cut_firsts[j + 1]."""
+    total = len(hashes)
+    for word in range(len(hashes)):
+        if marks[word] & LEFT:
+            chunk = np.int64(hashes[word])
+            total += cut_firsts[chunk + 1] - cut_firsts[chunk] - 1
+    out_hashes, out_marks, out_firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros_like(firsts)
+    count = np.int64(0)
+    for k in range(len(firsts) - 1):
+        for word in range(firsts[k], firsts[k + 1]):
+            if not marks[word] & LEFT:
+                out_hashes[count], out_marks[count] = hashes[word], marks[word]
+                count += 1
+                continue
+            chunk, first = np.int64(hashes[word]), count
+            for j in range(cut_firsts[chunk], cut_firsts[chunk + 1]):
+                out_hashes[count], out_marks[count] = cut_hashes[j], cut_marks[j]
+                count += 1
+            out_marks[first] |= marks[word] & np.uint32(AFTER_BLANK)
+        out_firsts[k + 1] = count
+    return out_hashes, out_marks, out_firsts
+
+
+@inlined
+def _skip(data: Any, i: int, end: int, table: Any) -> Any:
+    """Where the blanks from `i` end."""
+    while i < end:
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = _decode(data, i)
+        if not table[code] & SPACE:
+            break
+        i += width
+    return i
+
+
+@inlined
+def _read(data: Any, i: int, end: int, table: Any) -> Any:
+    """A chunk from `i` on: (where it ends, hash, the power of its size, characters, classes of the first, the last, any
+    and all, then of the last but one, and of any and all but the last)."""
+    length, first, last, state, power = np.int64(0), np.uint32(0), np.uint32(0), np.uint64(0), np.uint64(1)
+    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
+    before, rest, all_rest = last, some, every
+    while i < end:
+        byte = data[i]
+        if byte < 0x80:
+            now = table[byte]
+            if now & SPACE:
+                break
+            state += power * (np.uint64(byte) + np.uint64(1))
+            power *= PRIME
+            i += 1
+        else:
+            code, width = _decode(data, i)
+            now = table[code]
+            if now & SPACE:
+                break
+            for j in range(i, i + width):
+                state += power * (np.uint64(data[j]) + np.uint64(1))
+                power *= PRIME
+            i += width
+        before, rest, all_rest, last = last, some, every, now
+        some |= now
+        every &= now
+        if length == 0:
+            first = now
+        length += 1
+    return i, state, power, length, first, last, some, every, before, rest, all_rest
+
+
+@inlined
+def _is_plain(inner: Any, first: Any, last: Any, some: Any, kind: Any, known: Any, state: Any) -> bool:
+    """Whether no rule can cut a chunk: nothing to strip at its edges, nothing inside, no unit after a digit, no
+    exception."""
+    if inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT):
+        return False
+    return not kind & EXCEPTION or _find(known, state) < 0
+
+
+@inlined
+def _is_ended(
+    data: Any, begin: int, end: int, inner: Any, first: Any, before: Any, last: Any, rest: Any, kind: Any, signs: Any
+) -> bool:
+    """Whether a chunk is a plain word and one ASCII suffix, and neither it nor the word may be an exception."""
+    if inner or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT) or end - begin > LONGEST:
+        return False
+    if data[end - 1] >= 0x80 or not (last & SUFFIX or (data[end - 1] == DOT and before & STOPPED)):
+        return False
+    return not (kind | signs[_sign(data, begin, end - 1)]) & (EXCEPTION | PATTERN)
 
 
 @leaf
@@ -170,10 +189,10 @@ def _decode(data: Any, i: int) -> Any:
     return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
 
 
-@leaf
-def _flags(some: Any, every: Any, length: int) -> Any:
-    """A word's flags from the classes of any and of all of its characters."""
-    found = np.uint32(0)
+@inlined
+def _mark_of(some: Any, every: Any, length: int) -> Any:
+    """A word's length and flags from the classes of any and of all of its characters."""
+    found = np.uint32(length << SHIFT)
     if not every & SYMBOL:
         found |= np.uint32(IS_REAL)
     if some & LETTER:
@@ -186,23 +205,13 @@ def _flags(some: Any, every: Any, length: int) -> Any:
 
 
 @leaf
-def _sign(data: Any, start: int, end: int) -> int:
+def _sign(data: Any, start: int, end: int) -> Any:
     """A candidate's place in `signs`."""
     return (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
 
 
 @leaf
-def _hash(data: Any, start: int, end: int) -> Any:
-    """The hash of some bytes."""
-    state, power = np.uint64(0), np.uint64(1)
-    for j in range(start, end):
-        state += power * (np.uint64(data[j]) + np.uint64(1))
-        power *= PRIME
-    return state
-
-
-@leaf
-def _find(known: Any, key: Any) -> int:
+def _find(known: Any, key: Any) -> Any:
     """The row of `known` with this hash, or -1."""
     mask = len(known) - 1
     slot = np.int64(key >> np.uint64(40)) & mask
@@ -211,345 +220,3 @@ def _find(known: Any, key: Any) -> int:
             return slot
         slot = (slot + 1) & mask
     return -1
-
-
-@leaf
-def _lookup(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int, kind: int) -> int:
-    """The row of `known` for characters a to b of the chunk if they are of this kind, else -1."""
-    start, end = scratch[a, 2], scratch[b, 2]
-    if a >= b or end - start > LONGEST or not signs[_sign(data, start, end)] & kind:
-        return -1
-    slot = _find(known, _hash(data, start, end))
-    if slot >= 0 and known[slot, 1 if kind == EXCEPTION else 2 if kind == PATTERN else 3] == 0:
-        return -1
-    return slot
-
-
-@leaf
-def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> None:
-    """A chunk's characters → scratch rows (code point, class, where it starts), one more row for the end."""
-    n, i = np.int64(0), start
-    while i < end:
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
-            code, width = _decode(data, i)
-        scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, table[code], i
-        n += 1
-        i += width
-    scratch[n, 0], scratch[n, 1], scratch[n, 2] = 0, 0, end
-
-
-@leaf
-def _pack(cuts: Any, n: int) -> Any:
-    """The cuts of n characters (64 at most) as bits."""
-    bits = np.uint64(0)
-    for k in range(n):
-        bits |= np.uint64(cuts[k]) << np.uint64(k)
-    return bits
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _emit(data: Any, start: int, end: int, table: Any, cuts: Any, hashes: Any, marks: Any, count: int) -> int:
-    """Writes the words that begin at the cuts of a chunk, bytes start to end; how many words there are now."""
-    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-    state, power = np.uint64(0), np.uint64(1)
-    i, n, length = start, 0, np.int64(0)
-    while i < end:
-        if cuts[n] and n > 0:
-            hashes[count], marks[count] = state, np.uint32(length << 4) | _flags(some, every, length)
-            count += 1
-            some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-            state, power, length = np.uint64(0), np.uint64(1), np.int64(0)
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
-            code, width = _decode(data, i)
-        for j in range(i, i + width):
-            state += power * (np.uint64(data[j]) + np.uint64(1))
-            power *= PRIME
-        some |= table[code]
-        every &= table[code]
-        length += 1
-        n += 1
-        i += width
-    hashes[count], marks[count] = state, np.uint32(length << 4) | _flags(some, every, length)
-    return count + 1
-
-
-@leaf
-def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, singles: bool) -> None:
-    """Marks in `cuts` where the words of a chunk of n characters begin."""
-    cuts[: n + 1] = 0
-    cuts[0] = 1
-    a, b, last, special = np.int64(0), n, -1, -1
-    while a < b and b - a != last:
-        special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
-        if special >= 0:
-            break
-        last = b - a
-        before = _prefix(scratch, a, b)
-        if before > 0:
-            special = _lookup(data, known, signs, scratch, a + before, b, EXCEPTION)
-            if special >= 0:
-                a += before
-                cuts[a] = 1
-                break
-        after = _suffix(data, known, signs, scratch, a + before, b)
-        if after > 0:
-            special = _lookup(data, known, signs, scratch, a, b - after, EXCEPTION)
-            b -= after
-            cuts[b] = 1
-            if special >= 0:
-                break
-        a += before
-        cuts[a] = 1
-    cuts[n] = 0
-    if special >= 0:
-        _mark(cuts, a, b, known[special, 1])
-    elif a < b:
-        _cut_infixes(scratch, cuts, a, b)
-    _merge(data, known, signs, scratch, cuts, n)
-    if singles:
-        for k in range(n):
-            if scratch[k, 1] & SINGLE:
-                cuts[k] = cuts[k + 1] = 1
-
-
-@leaf
-def _mark(cuts: Any, a: int, b: int, splits: Any) -> None:
-    """Cuts characters a to b where the bits of `splits` say, and nowhere else between."""
-    for k in range(a, b):
-        cuts[k] = splits & np.uint64(1)
-        splits >>= np.uint64(1)
-
-
-@leaf
-def _prefix(scratch: Any, a: int, b: int) -> int:
-    """Characters of the prefix of characters a to b."""
-    code = scratch[a, 0]
-    if scratch[a, 1] & PREFIX:
-        return 1
-    if code == PLUS:
-        return 0 if a + 1 < b and scratch[a + 1, 1] & DIGIT else 1
-    if code == DOT:
-        run = a + 1
-        while run < b and scratch[run, 0] == DOT:
-            run += 1
-        return run - a if run - a > 1 else 0
-    if (code in (UPPER_C, UPPER_A)) and a + 1 < b and scratch[a + 1, 0] == DOLLAR:
-        return 2
-    if code == UPPER_U and a + 2 < b and scratch[a + 1, 0] == UPPER_S and scratch[a + 2, 0] == DOLLAR:
-        return 3
-    return 0
-
-
-@leaf
-def _suffix(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int) -> int:
-    """Characters of the longest suffix of characters a to b."""
-    if a >= b:
-        return 0
-    code, entry = scratch[b - 1, 0], scratch[b - 1, 1]
-    before = scratch[b - 2, 1] if b - 2 >= a else 0
-    best = 1 if entry & SUFFIX else 0
-    if code == DOT:
-        run = b - 1
-        while run > a and scratch[run - 1, 0] == DOT:
-            run -= 1
-        if b - run > 1:
-            return b - run
-        if before & STOPPED or (before & UPPER and b - 3 >= a and scratch[b - 3, 1] & UPPER):
-            best = 1
-        elif before and b - 3 >= a and scratch[b - 3, 0] == DEGREE:
-            letter = scratch[b - 2, 0] | 32
-            best = 1 if letter in (LOWER_F, LOWER_C, LOWER_K) else 0
-    elif code == ELLIPSIS:
-        return 2 if b - 2 >= a and scratch[b - 2, 0] == ELLIPSIS else 1
-    elif code in (LOWER_S, UPPER_S):
-        if b - 2 >= a and (scratch[b - 2, 0] == APOSTROPHE or scratch[b - 2, 0] == RAISED):
-            best = 2
-    elif code == PLUS and before & DIGIT:
-        best = 1
-    for digit in range(b - 2, max(a, b - 1 - LONGEST_TAIL) - 1, -1):
-        if scratch[digit, 1] & DIGIT:
-            if b - 1 - digit > best and _lookup(data, known, signs, scratch, digit + 1, b, TAIL) >= 0:
-                best = b - 1 - digit
-            break
-    return best
-
-
-@leaf
-def _infix(scratch: Any, k: int, a: int, b: int) -> int:
-    """Characters of an infix at k, within characters a to b."""
-    code = scratch[k, 0]
-    if scratch[k, 1] & INFIX:
-        return 1
-    before = scratch[k - 1, 1] if k > a else 0
-    after = scratch[k + 1, 1] if k + 1 < b else 0
-    if code == DOT:
-        run = k + 1
-        while run < b and scratch[run, 0] == DOT:
-            run += 1
-        if run - k > 1:
-            return run - k
-        return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
-    if before & DIGIT and (code in (PLUS, HYPHEN, STAR, CARET)):
-        if after & DIGIT or (k + 1 < b and scratch[k + 1, 0] == HYPHEN):
-            return 1
-    if code == COMMA:
-        return 1 if before & ALPHA and after & ALPHA else 0
-    if not before & (ALPHA | DIGIT):
-        return 0
-    if code in (COLON, LESS, GREATER, EQUALS, SLASH):
-        return 1 if after & ALPHA else 0
-    if code in (EN_DASH, TILDE):
-        return 1 if after & ALPHA else 0
-    if code in (HYPHEN, EM_DASH):
-        most = 3 if code == HYPHEN else 2
-        run = k + 1
-        while run < b and scratch[run, 0] == code and run - k <= most:
-            run += 1
-        return run - k if run - k <= most and run < b and scratch[run, 1] & ALPHA else 0
-    return 0
-
-
-@leaf
-def _cut_infixes(scratch: Any, cuts: Any, a: int, b: int) -> None:
-    """Cuts characters a to b before and after each infix but one at a; an address stays whole."""
-    k, found, dotted = a, False, False
-    while k < b:
-        dotted |= scratch[k, 0] == DOT
-        width = _infix(scratch, k, a, b)
-        if width > 0:
-            if k > a:
-                cuts[k] = 1
-                if k + width < b:
-                    cuts[k + width] = 1
-                found = True
-            dotted |= scratch[k, 0] == DOT
-            k += width
-        else:
-            k += 1
-    if found and dotted and _is_address(scratch, a, b):
-        for k in range(a + 1, b):
-            cuts[k] = 0
-
-
-@leaf
-def _is_address(scratch: Any, a: int, b: int) -> bool:
-    """Whether characters a to b are an address: scheme, user, host, port, path, all but the host optional."""
-    if _is_host(scratch, a, b):
-        return True
-    k = a
-    while k < b and (scratch[k, 1] & WORD or scratch[k, 0] == PLUS or scratch[k, 0] == HYPHEN or scratch[k, 0] == DOT):
-        k += 1
-    if k - a >= 2 and k + 3 < b and scratch[k, 0] == COLON:
-        if scratch[k + 1, 0] == SLASH and scratch[k + 2, 0] == SLASH and _is_host(scratch, k + 3, b):
-            return True
-    for k in range(a + 1, b):
-        if scratch[k, 0] == AT and _is_host(scratch, k + 1, b):
-            return True
-    return False
-
-
-@leaf
-def _is_host(scratch: Any, a: int, b: int) -> bool:
-    """Whether characters a to b are a host (name or public IPv4 number), then a port and a path if any."""
-    k, label, labels, named, top = a, a, 0, True, True
-    while k < b:
-        code, entry = scratch[k, 0], scratch[k, 1]
-        if code == DOT:
-            named &= 1 <= k - label <= 64 and (scratch[label, 1] & HOST) != 0 and (scratch[k - 1, 1] & HOST) != 0
-            for j in range(label, min(k, label + 64)):
-                named &= (scratch[j, 1] & HOST) != 0 or scratch[j, 0] == UNDERSCORE or scratch[j, 0] == HYPHEN
-            label, labels, top = k + 1, labels + 1, True
-        elif entry & (HOST | LOWER) or code in (UNDERSCORE, HYPHEN):
-            top &= (entry & LOWER) != 0
-        else:
-            break
-        k += 1
-    named &= labels > 0 and top and 2 <= k - label <= 63
-    if not (named or (labels == 3 and _is_public(scratch, a, k))):
-        return False
-    if k < b and scratch[k, 0] == COLON:
-        port = k + 1
-        while port < b and scratch[port, 1] & DIGIT:
-            port += 1
-        if not 2 <= port - k - 1 <= 5:
-            return False
-        k = port
-    return k == b or scratch[k, 0] == SLASH or scratch[k, 0] == QUESTION or scratch[k, 0] == HASH
-
-
-@leaf
-def _is_public(scratch: Any, a: int, b: int) -> bool:
-    """Whether characters a to b are an IPv4 number outside the loopback, private and reserved ranges."""
-    group, value, digits, first = 0, 0, 0, 0
-    for k in range(a, b + 1):
-        if k < b and scratch[k, 1] & DIGIT:
-            value, digits = min(value * 10 + scratch[k, 0] - 48, 1000), digits + 1
-            continue
-        if digits == 0 or digits > 3 or (k < b and scratch[k, 0] != DOT):
-            return False
-        zero = scratch[k - digits, 0] == 48
-        if group == 0:
-            if zero or value > 223 or value in (10, 127):
-                return False
-            first = value
-        elif group < 3:
-            private = (first == 169 and value == 254) or (first == 192 and value == 168)
-            private |= first == 172 and 16 <= value <= 31 and digits == 2
-            if value > 255 or (digits == 3 and value < 100) or (group == 1 and private):
-                return False
-        elif zero or value > 254:
-            return False
-        group, value, digits = group + 1, 0, 0
-    return group == 4
-
-
-@leaf
-def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
-    """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
-    most, a = 0, np.int64(0)
-    while a < n:
-        b, words = a, 0
-        while b < n and b - a < LONGEST:
-            b += 1
-            if b == n or cuts[b]:
-                words += 1
-                start, end = scratch[a, 2], scratch[b, 2]
-                if end - start <= LONGEST and signs[_sign(data, start, end)] & PATTERN:
-                    most = max(most, words)
-        a += 1
-        while a < n and not cuts[a]:
-            a += 1
-    if most == 0:
-        return
-    for a in range(n):
-        scratch[a, 3] = cuts[a]
-    for words in range(most, 0, -1):
-        for a in range(n):
-            if scratch[a, 3] & 1:
-                _merge_at(data, known, signs, scratch, cuts, n, a, words)
-
-
-@leaf
-def _merge_at(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, a: int, words: int) -> None:
-    """Cuts the exception that so many words from character a make, if any, unless its first or last word is in one
-    already."""
-    pattern, last, b = np.uint64(1), a, a + 1
-    while b < n and b - a <= LONGEST:
-        if scratch[b, 3] & 1:
-            words -= 1
-            if words == 0:
-                break
-            pattern |= np.uint64(1) << np.uint64(b - a)
-            last = b
-        b += 1
-    if words > 1 or b - a > LONGEST:
-        return
-    slot = _lookup(data, known, signs, scratch, a, b, PATTERN)
-    if slot < 0 or known[slot, 2] != pattern:
-        return
-    if not scratch[a, 3] & 2 and not scratch[last, 3] & 2:
-        _mark(cuts, a, b, known[slot, 1])
-    for k in range(a, b):
-        scratch[k, 3] |= 2

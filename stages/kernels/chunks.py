@@ -1,0 +1,444 @@
+"""Words of chunks: runs of characters between blanks, cut as spaCy's blank English tokenizer does.
+
+Reads chunks as byte ranges of one buffer; writes a hash, a length and flags for each word. A chunk loses prefixes and
+suffixes, then is an exception, an address, or cut at its infixes; then words in a row that make an exception are cut as
+it is (spacy/tokenizer.pyx). About 150 ns a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+SPACE, LINE, PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST, LETTER, SYMBOL, TERMINAL = (
+    1 << bit for bit in range(15)
+)
+SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
+"""Bits of a character's class; `stages.words` says what each means."""
+IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, SHIFT = 1, 2, 4, 8, 6
+"""A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
+EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
+"""What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
+what goes as a suffix after a digit."""
+PRIME = np.uint64(0x9E3779B97F4A7C15)
+"""The base of a word's hash, the sum of (byte + 1) · PRIME^place."""
+PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
+COMMA, COLON, LESS, GREATER, EQUALS, SLASH, EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(
+    ord, ",:<>=/–~—@_?#"
+)
+UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord, "CAUSfcks")
+LONGEST, LONGEST_TAIL = 32, 5
+"""Bytes of the longest exception (at most), characters of the longest TAIL."""
+
+leaf = njit(cache=True, nogil=True, _nrt=False)
+inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+"""Kernels that allocate nothing: without reference counts, which cost more than the work of so small functions."""
+
+
+@njit(cache=True, nogil=True)
+def cut_chunks(data: Any, begins: Any, finishes: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
+    """The words of m chunks: (hashes uint64[w], marks uint32[w], firsts int64[m + 1]).
+
+    Chunk j is `data[begins[j]:finishes[j]]`, valid UTF-8 without blanks. The rest is as for `kernels.words.find_words`.
+    singles: characters of scripts without spaces are words of their own.
+    """
+    total = longest = np.int64(1)
+    for j in range(len(begins)):
+        total += finishes[j] - begins[j]
+        longest = max(longest, finishes[j] - begins[j])
+    hashes, marks, firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros(len(begins) + 1, np.int64)
+    scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
+    count = np.int64(0)
+    for j in range(len(begins)):
+        n = _load(data, begins[j], finishes[j], table, scratch)
+        _cut(data, known, signs, scratch, cuts, n, singles)
+        count = _emit(data, begins[j], finishes[j], table, cuts, hashes, marks, count)
+        firsts[j + 1] = count
+    return hashes[:count], marks[:count], firsts
+
+
+@leaf
+def _decode(data: Any, i: int) -> Any:
+    """The code point of valid UTF-8 beyond ASCII at `i`, and its bytes."""
+    lead = np.int64(data[i])
+    if lead < 0xE0:
+        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+    if lead < 0xF0:
+        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
+    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
+    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+
+
+@inlined
+def _mark_of(some: Any, every: Any, length: int) -> Any:
+    """A word's length and flags from the classes of any and of all of its characters."""
+    found = np.uint32(length << SHIFT)
+    if not every & SYMBOL:
+        found |= np.uint32(IS_REAL)
+    if some & LETTER:
+        found |= np.uint32(HAS_LETTER)
+    if length == 1 and some & SENTENCE:
+        found |= np.uint32(ENDS_SENTENCE)
+    if every & PUNCTUATION:
+        found |= np.uint32(IS_PUNCTUATION)
+    return found
+
+
+@leaf
+def _sign(data: Any, start: int, end: int) -> Any:
+    """A candidate's place in `signs`."""
+    return (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
+
+
+@leaf
+def _hash(data: Any, start: int, end: int) -> Any:
+    """The hash of some bytes."""
+    state, power = np.uint64(0), np.uint64(1)
+    for j in range(start, end):
+        state += power * (np.uint64(data[j]) + np.uint64(1))
+        power *= PRIME
+    return state
+
+
+@leaf
+def _find(known: Any, key: Any) -> Any:
+    """The row of `known` with this hash, or -1."""
+    mask = len(known) - 1
+    slot = np.int64(key >> np.uint64(40)) & mask
+    while known[slot, 0] != 0:
+        if known[slot, 0] == key:
+            return slot
+        slot = (slot + 1) & mask
+    return -1
+
+
+@leaf
+def _lookup(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int, kind: int) -> Any:
+    """The row of `known` for characters a to b of the chunk if they are of this kind, else -1."""
+    start, end = scratch[a, 2], scratch[b, 2]
+    if a >= b or end - start > LONGEST or not signs[_sign(data, start, end)] & kind:
+        return -1
+    slot = _find(known, _hash(data, start, end))
+    if slot >= 0 and known[slot, 1 if kind == EXCEPTION else 2 if kind == PATTERN else 3] == 0:
+        return -1
+    return slot
+
+
+@leaf
+def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
+    """A chunk's characters → scratch rows (code point, class, where it starts), one more row for the end; how many."""
+    n, i = np.int64(0), start
+    while i < end:
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = _decode(data, i)
+        scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, table[code], i
+        n += 1
+        i += width
+    scratch[n, 0], scratch[n, 1], scratch[n, 2] = 0, 0, end
+    return n
+
+
+@inlined
+def _emit(data: Any, start: int, end: int, table: Any, cuts: Any, hashes: Any, marks: Any, count: int) -> Any:
+    """Writes the words that begin at the cuts of a chunk, bytes start to end; how many words there are now."""
+    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
+    state, power = np.uint64(0), np.uint64(1)
+    i, n, length = start, 0, np.int64(0)
+    while i < end:
+        if cuts[n] and n > 0:
+            hashes[count], marks[count] = state, _mark_of(some, every, length)
+            count += 1
+            some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
+            state, power, length = np.uint64(0), np.uint64(1), np.int64(0)
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = _decode(data, i)
+        for j in range(i, i + width):
+            state += power * (np.uint64(data[j]) + np.uint64(1))
+            power *= PRIME
+        some |= table[code]
+        every &= table[code]
+        length += 1
+        n += 1
+        i += width
+    hashes[count], marks[count] = state, _mark_of(some, every, length)
+    return count + 1
+
+
+@leaf
+def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, singles: bool) -> None:
+    """Marks in `cuts` where the words of a chunk of n characters begin."""
+    cuts[: n + 1] = 0
+    cuts[0] = 1
+    a, b, last, special = np.int64(0), n, -1, -1
+    while a < b and b - a != last:
+        special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
+        if special >= 0:
+            break
+        last = b - a
+        before = _prefix(scratch, a, b)
+        if before > 0:
+            special = _lookup(data, known, signs, scratch, a + before, b, EXCEPTION)
+            if special >= 0:
+                a += before
+                cuts[a] = 1
+                break
+        after = _suffix(data, known, signs, scratch, a + before, b)
+        if after > 0:
+            special = _lookup(data, known, signs, scratch, a, b - after, EXCEPTION)
+            b -= after
+            cuts[b] = 1
+            if special >= 0:
+                break
+        a += before
+        cuts[a] = 1
+    cuts[n] = 0
+    if special >= 0:
+        _mark(cuts, a, b, known[special, 1])
+    elif a < b:
+        _cut_infixes(scratch, cuts, a, b)
+    _merge(data, known, signs, scratch, cuts, n)
+    if singles:
+        for k in range(n):
+            if scratch[k, 1] & SINGLE:
+                cuts[k] = cuts[k + 1] = 1
+
+
+@leaf
+def _mark(cuts: Any, a: int, b: int, splits: Any) -> None:
+    """Cuts characters a to b where the bits of `splits` say, and nowhere else between."""
+    for k in range(a, b):
+        cuts[k] = splits & np.uint64(1)
+        splits >>= np.uint64(1)
+
+
+@leaf
+def _prefix(scratch: Any, a: int, b: int) -> Any:
+    """Characters of the prefix of characters a to b."""
+    code = scratch[a, 0]
+    if scratch[a, 1] & PREFIX:
+        return 1
+    if code == PLUS:
+        return 0 if a + 1 < b and scratch[a + 1, 1] & DIGIT else 1
+    if code == DOT:
+        run = a + 1
+        while run < b and scratch[run, 0] == DOT:
+            run += 1
+        return run - a if run - a > 1 else 0
+    if (code in (UPPER_C, UPPER_A)) and a + 1 < b and scratch[a + 1, 0] == DOLLAR:
+        return 2
+    if code == UPPER_U and a + 2 < b and scratch[a + 1, 0] == UPPER_S and scratch[a + 2, 0] == DOLLAR:
+        return 3
+    return 0
+
+
+@leaf
+def _suffix(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int) -> Any:
+    """Characters of the longest suffix of characters a to b."""
+    if a >= b:
+        return 0
+    code, entry = scratch[b - 1, 0], scratch[b - 1, 1]
+    before = scratch[b - 2, 1] if b - 2 >= a else 0
+    best = 1 if entry & SUFFIX else 0
+    if code == DOT:
+        run = b - 1
+        while run > a and scratch[run - 1, 0] == DOT:
+            run -= 1
+        if b - run > 1:
+            return b - run
+        if before & STOPPED or (before & UPPER and b - 3 >= a and scratch[b - 3, 1] & UPPER):
+            best = 1
+        elif before and b - 3 >= a and scratch[b - 3, 0] == DEGREE:
+            letter = scratch[b - 2, 0] | 32
+            best = 1 if letter in (LOWER_F, LOWER_C, LOWER_K) else 0
+    elif code == ELLIPSIS:
+        return 2 if b - 2 >= a and scratch[b - 2, 0] == ELLIPSIS else 1
+    elif code in (LOWER_S, UPPER_S):
+        if b - 2 >= a and (scratch[b - 2, 0] == APOSTROPHE or scratch[b - 2, 0] == RAISED):
+            best = 2
+    elif code == PLUS and before & DIGIT:
+        best = 1
+    for digit in range(b - 2, max(a, b - 1 - LONGEST_TAIL) - 1, -1):
+        if scratch[digit, 1] & DIGIT:
+            if b - 1 - digit > best and _lookup(data, known, signs, scratch, digit + 1, b, TAIL) >= 0:
+                best = b - 1 - digit
+            break
+    return best
+
+
+@leaf
+def _infix(scratch: Any, k: int, a: int, b: int) -> Any:
+    """Characters of an infix at k, within characters a to b."""
+    code = scratch[k, 0]
+    if scratch[k, 1] & INFIX:
+        return 1
+    before = scratch[k - 1, 1] if k > a else 0
+    after = scratch[k + 1, 1] if k + 1 < b else 0
+    if code == DOT:
+        run = k + 1
+        while run < b and scratch[run, 0] == DOT:
+            run += 1
+        if run - k > 1:
+            return run - k
+        return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
+    signed = after & DIGIT or (k + 1 < b and scratch[k + 1, 0] == HYPHEN)
+    if before & DIGIT and signed and code in (PLUS, HYPHEN, STAR, CARET):
+        return 1
+    if not before & (ALPHA | DIGIT):
+        return 0
+    if code in (COMMA, COLON, LESS, GREATER, EQUALS, SLASH, EN_DASH, TILDE):
+        return 1 if after & ALPHA and (code != COMMA or before & ALPHA) else 0
+    if code in (HYPHEN, EM_DASH):
+        most = 3 if code == HYPHEN else 2
+        run = k + 1
+        while run < b and scratch[run, 0] == code and run - k <= most:
+            run += 1
+        return run - k if run - k <= most and run < b and scratch[run, 1] & ALPHA else 0
+    return 0
+
+
+@leaf
+def _cut_infixes(scratch: Any, cuts: Any, a: int, b: int) -> None:
+    """Cuts characters a to b before and after each infix but one at a; an address stays whole."""
+    k, found, dotted = a, False, False
+    while k < b:
+        dotted |= scratch[k, 0] == DOT
+        width = _infix(scratch, k, a, b)
+        if width > 0:
+            if k > a:
+                cuts[k] = 1
+                if k + width < b:
+                    cuts[k + width] = 1
+                found = True
+            dotted |= scratch[k, 0] == DOT
+            k += width
+        else:
+            k += 1
+    if found and dotted and _is_address(scratch, a, b):
+        for k in range(a + 1, b):
+            cuts[k] = 0
+
+
+@leaf
+def _is_address(scratch: Any, a: int, b: int) -> bool:
+    """Whether characters a to b are an address: scheme, user, host, port, path, all but the host optional."""
+    if _is_host(scratch, a, b):
+        return True
+    k = a
+    while k < b and (scratch[k, 1] & WORD or scratch[k, 0] == PLUS or scratch[k, 0] == HYPHEN or scratch[k, 0] == DOT):
+        k += 1
+    found = k - a >= 2 and k + 3 < b and scratch[k, 0] == COLON
+    found = found and scratch[k + 1, 0] == SLASH and scratch[k + 2, 0] == SLASH and _is_host(scratch, k + 3, b)
+    k = a + 1
+    while k < b and not found:
+        found = scratch[k, 0] == AT and _is_host(scratch, k + 1, b)
+        k += 1
+    return found
+
+
+@leaf
+def _is_host(scratch: Any, a: int, b: int) -> bool:
+    """Whether characters a to b are a host (name or public IPv4 number), then a port and a path if any."""
+    k, label, labels, named, top = a, a, 0, True, True
+    while k < b:
+        code, entry = scratch[k, 0], scratch[k, 1]
+        if code == DOT:
+            named &= 1 <= k - label <= 64 and (scratch[label, 1] & HOST) != 0 and (scratch[k - 1, 1] & HOST) != 0
+            for j in range(label, min(k, label + 64)):
+                named &= (scratch[j, 1] & HOST) != 0 or scratch[j, 0] == UNDERSCORE or scratch[j, 0] == HYPHEN
+            label, labels, top = k + 1, labels + 1, True
+        elif entry & (HOST | LOWER) or code in (UNDERSCORE, HYPHEN):
+            top &= (entry & LOWER) != 0
+        else:
+            break
+        k += 1
+    named &= labels > 0 and top and 2 <= k - label <= 63
+    if not (named or (labels == 3 and _is_public(scratch, a, k))):
+        return False
+    if k < b and scratch[k, 0] == COLON:
+        port = k + 1
+        while port < b and scratch[port, 1] & DIGIT:
+            port += 1
+        if not 2 <= port - k - 1 <= 5:
+            return False
+        k = port
+    return k == b or scratch[k, 0] == SLASH or scratch[k, 0] == QUESTION or scratch[k, 0] == HASH
+
+
+@leaf
+def _is_public(scratch: Any, a: int, b: int) -> bool:
+    """Whether characters a to b are an IPv4 number outside the loopback, private and reserved ranges."""
+    group, value, digits, first = 0, 0, 0, 0
+    for k in range(a, b + 1):
+        if k < b and scratch[k, 1] & DIGIT:
+            value, digits = min(value * 10 + scratch[k, 0] - 48, 1000), digits + 1
+            continue
+        if digits == 0 or digits > 3 or (k < b and scratch[k, 0] != DOT):
+            return False
+        zero = scratch[k - digits, 0] == 48
+        if group == 0:
+            if zero or value > 223 or value in (10, 127):
+                return False
+            first = value
+        elif group < 3:
+            private = (first == 169 and value == 254) or (first == 192 and value == 168)
+            private |= first == 172 and 16 <= value <= 31 and digits == 2
+            if value > 255 or (digits == 3 and value < 100) or (group == 1 and private):
+                return False
+        elif zero or value > 254:
+            return False
+        group, value, digits = group + 1, 0, 0
+    return group == 4
+
+
+@leaf
+def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
+    """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
+    most, a = 0, np.int64(0)
+    while a < n:
+        b, words = a, 0
+        while b < n and b - a < LONGEST:
+            b += 1
+            if b == n or cuts[b]:
+                words += 1
+                start, end = scratch[a, 2], scratch[b, 2]
+                if end - start <= LONGEST and signs[_sign(data, start, end)] & PATTERN:
+                    most = max(most, words)
+        a += 1
+        while a < n and not cuts[a]:
+            a += 1
+    if most == 0:
+        return
+    for a in range(n):
+        scratch[a, 3] = cuts[a]
+    for words in range(most, 0, -1):
+        for a in range(n):
+            if scratch[a, 3] & 1:
+                _merge_at(data, known, signs, scratch, cuts, n, a, words)
+
+
+@leaf
+def _merge_at(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, a: int, words: int) -> None:
+    """Cuts the exception that so many words from character a make, if any, unless its first or last word is in one
+    already."""
+    pattern, last, b = np.uint64(1), a, a + 1
+    while b < n and b - a <= LONGEST:
+        if scratch[b, 3] & 1:
+            words -= 1
+            if words == 0:
+                break
+            pattern |= np.uint64(1) << np.uint64(b - a)
+            last = b
+        b += 1
+    if words > 1 or b - a > LONGEST:
+        return
+    slot = _lookup(data, known, signs, scratch, a, b, PATTERN)
+    if slot < 0 or known[slot, 2] != pattern:
+        return
+    if not scratch[a, 3] & 2 and not scratch[last, 3] & 2:
+        _mark(cuts, a, b, known[slot, 1])
+    for k in range(a, b):
+        scratch[k, 3] |= 2
