@@ -1,71 +1,60 @@
 """A byte-level BPE tokenizer of the corpus's own, and a page on what it is worth.
 
-Reads documents twice: to weigh the languages or sources, then to take a sample by the hash of ids. Writes
-`tokenizer.json` and `tokenizer_config.json` (Hugging Face), `tokenizer.tiktoken` and `tiktoken.json`, `stats.json` and
-`stats.md`. The trade-off: it learns from `sample_bytes` of text, not from all; memory is about MEMORY times those, time
-about TIME.
+Reads documents twice: to weigh the languages or sources, then to take a sample by the hash of ids; counts the sample's
+pre-tokens shard by shard and merges what was counted. Writes `tokenizer.json` and `tokenizer_config.json` (Hugging
+Face), `tokenizer.tiktoken` and `tiktoken.json`, `stats.json` and `stats.md`. The trade-off: it learns from
+`sample_bytes` of text, not from all; memory is set by the distinct words, MEMORY for each million.
 """
 
 from __future__ import annotations
 
-import base64
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.parquet as pq
+from pydantic import Field, field_validator
 
-from pipeline.stage import Emit, Fold, Stage, Step, Task
-from stages.encoder import Encoder, byte_alphabet, token_bytes
+from pipeline.stage import Each, Emit, Fold, Stage, Step, Task
+from stages.tokenizer_bpe import PATTERNS, build, learn, splitter
+from stages.tokenizer_files import save, try_files
 from stages.tokenizer_sample import (
     GROUPED,
+    RANKED,
     SAMPLE,
     Balance,
+    Choice,
     budgets,
     candidates,
     choose,
-    extent,
-    held_out,
     limits,
+    ranked,
     weigh,
 )
 from stages.tokenizer_stats import statistics, write_statistics
+from stages.tokenizer_words import WORDS, WordTable, most_frequent
 
-PATTERNS: dict[str, str] = {
-    "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-    "cl100k": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
-    r"""|\s*[\r\n]+|\s+(?!\S)|\s+""",
-    "o200k": r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"""
-    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"""
-    r"""[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"""
-    r"""|\s*[\r\n]+|\s+(?!\S)|\s+""",
-    "qwen2": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
-    r"""|\s*[\r\n]+|\s+(?!\S)|\s+""",
-}
-"""The stock split patterns, verbatim: openai/gpt-2 src/encoder.py; openai/tiktoken tiktoken_ext/openai_public.py
-(cl100k_base as Llama 3's tokenizer.json spells it, without the possessive quantifiers that only save time; o200k_base);
-huggingface/transformers models/qwen2/tokenization_qwen2.py. Other spellings would forfeit the fast encoders."""
-
-SPLIT_RUN = 64
-"""Pre-tokens longer than so many characters are learnt from in pieces of that size: a page of Han text without
-punctuation is one pre-token under every stock pattern. Encoding does not cut them."""
-CHECKED, CHECKED_CHARACTERS = 200, 10_000
-"""Held-out documents, and characters of each, on which the written files are tried."""
+FLUSHED = 1 << 20
+"""A shard's words are handed on, and counting starts anew, at so many."""
 
 
 class Tokenizer(Stage):
     """Train a byte-level BPE tokenizer on a repeatable sample; the documents stay where they are."""
 
+    version: ClassVar[int] = 2
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
     vocab_size: int = Field(
         32768, ge=300, description="Tokens, special ones included; fewer where the sample has not so many pairs."
     )
-    pattern: Literal["gpt2", "cl100k", "o200k", "qwen2"] = Field(
-        "o200k", description="The stock pattern that splits text before merging, verbatim."
+    pattern: str = Field(
+        "o200k",
+        description="The stock pattern that splits text before merging, verbatim: gpt2, cl100k, o200k or qwen2; or a "
+        "regular expression of your own (Oniguruma), which splits fifty times slower and forfeits the fast encoder.",
     )
     special_tokens: tuple[str, ...] = Field(
         ("<|bos|>", "<|eos|>", "<|pad|>"),
@@ -73,11 +62,12 @@ class Tokenizer(Stage):
         description="Beginning, end, padding, then any others; they get the highest ids, in this order.",
     )
     min_frequency: int = Field(2, ge=1, description="A pair seen less often in the sample is not merged.")
-    sample_bytes: int = Field(
-        64 << 20,
-        ge=1,
-        le=2_000_000_000,
-        description="Bytes of text to learn from. At most 2 GB: `tokenizers` counts pairs in 32 bits.",
+    sample_bytes: int = Field(64 << 20, ge=1, description="Bytes of text to learn from.")
+    max_words: int = Field(
+        5_000_000,
+        ge=1000,
+        description="Distinct words (pre-tokens) to learn from; where the sample has more, the rarest are pruned, and "
+        "the counters and the page say how many.",
     )
     balance: Balance = Field(
         "none",
@@ -91,12 +81,32 @@ class Tokenizer(Stage):
         True, description="Train one of equal size with gpt2's pattern too and report bytes per token of both."
     )
 
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, pattern: str) -> str:
+        """A stock pattern's name or a regular expression that `tokenizers` takes."""
+        if pattern not in PATTERNS:
+            if re.fullmatch(r"\w*", pattern):
+                raise ValueError(
+                    f"no stock pattern is called {pattern!r}: {', '.join(PATTERNS)}, or a regular expression"
+                )
+            splitter(pattern)
+        return pattern
+
     def steps(self) -> tuple[Step, ...]:
-        """Weigh the groups, take each one's share, train."""
+        """Weigh the groups, take each one's share, count its words, train."""
+        compared = Fold("gpt2", self._train_gpt2, WORDS, map=self._count_gpt2, reads="sample")
         return (
             Fold("sizes", self._write_sizes, GROUPED, map=self._weigh),
-            Fold("tokenizer", self._finish, SAMPLE, map=self._sample),
+            Each("sample", self._sample, SAMPLE),
+            Fold("choice", self._choose, RANKED, map=self._rank, reads="sample"),
+            Fold("test", self._write_test, SAMPLE, map=self._test, reads="sample"),
+            *((compared,) if self._compares() else ()),
+            Fold("tokenizer", self._finish, WORDS, map=self._count, reads="sample"),
         )
+
+    def _compares(self) -> bool:
+        return self.compare_gpt2 and self.pattern != "gpt2"
 
     def _weigh(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         sizes: Counter[str] = Counter()
@@ -110,7 +120,7 @@ class Tokenizer(Stage):
         for batch in partials:
             for row in batch.to_pylist():
                 sizes[row["group"]] += row["bytes"]
-        (task.folder / "sizes.json").write_text(json.dumps(sizes, sort_keys=True), encoding="utf-8")
+        _write(task.folder / "sizes.json", dict(sorted(sizes.items())))
         return {"groups": len(sizes)}
 
     def _sample(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
@@ -119,113 +129,73 @@ class Tokenizer(Stage):
         for batch in batches:
             yield Emit(candidates(batch, self.balance, limit, task.seed))
 
+    def _rank(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        for batch in batches:
+            yield Emit(ranked(batch))
+
+    def _choose(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
+        choice = choose(pa.Table.from_batches(partials, RANKED), self.sample_bytes, self.weights)
+        _write(task.folder / "choice.json", asdict(choice))
+        return {"sample_documents": choice.documents, "sample_bytes": choice.bytes}
+
+    def _test(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        choice = _choice(task)
+        for batch in batches:
+            yield Emit(batch.filter(pa.array(choice.tested(batch))))
+
+    def _write_test(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
+        rows = pa.Table.from_batches(partials, SAMPLE)
+        pq.write_table(rows.sort_by([("rank", "ascending"), ("id", "ascending")]), task.folder / "test.parquet")
+        return {}
+
+    def _count_gpt2(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        return _counted(batches, _choice(task), "gpt2")
+
+    def _count(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        return _counted(batches, _choice(task), self.pattern)
+
+    def _train_gpt2(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
+        words = most_frequent(partials, self.max_words, task.scratch)
+        self._tokenizer(words.rows, "gpt2").save(str(task.folder / "tokenizer.json"))
+        return {}
+
     def _finish(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
-        sample = choose(pa.Table.from_batches(partials, SAMPLE), self.sample_bytes, self.weights)
-        mask = held_out(sample)
-        test, learnt = (sample.filter(pa.array(one)) for one in (mask, ~mask)) if mask.any() else (sample, sample)
-        tokenizer = self._train(learnt["text"], self.pattern)
+        words = most_frequent(partials, self.max_words, task.scratch)
+        tokenizer = self._tokenizer(words.rows, self.pattern)
         save(tokenizer, task.folder, self.pattern, self.special_tokens)
-        counters = {**extent(learnt), **try_files(task.folder, test["text"])}
-        other = None
-        if self.compare_gpt2 and self.pattern != "gpt2":
-            other = task.scratch
-            self._train(learnt["text"], "gpt2").save(str(other / "tokenizer.json"))
-        about = {"pattern": self.pattern, "held_out": bool(mask.any()), **counters}
-        write_statistics(task.folder, {**about, **statistics(task.folder, test, other)})
+        test = pq.read_table(task.artifacts["test"] / "test.parquet")
+        counters = {"words": len(words.rows), "words_pruned": words.words, "met_pruned": words.met}
+        counters |= try_files(task.folder, test["text"])
+        choice, other = _choice(task), task.artifacts["gpt2"] if self._compares() else None
+        about = {
+            "pattern": self.pattern,
+            "held_out": bool(choice.held),
+            "sample_documents": choice.documents,
+            "sample_bytes": choice.bytes,
+            "least_met": words.least,
+        }
+        write_statistics(task.folder, {**about, **counters, **statistics(task.folder, test, other)})
         return {**counters, "vocabulary": tokenizer.get_vocab_size()}
 
-    def _train(self, texts: pa.ChunkedArray, pattern: str) -> Any:
-        return train_bpe(texts, pattern, self.vocab_size, self.special_tokens, self.min_frequency)
+    def _tokenizer(self, words: pa.Table, pattern: str) -> Any:
+        merges = learn(words, self.vocab_size - len(self.special_tokens), self.min_frequency)
+        return build(merges, pattern, self.special_tokens)
 
 
-def train_bpe(
-    texts: pa.ChunkedArray, pattern: str, vocab_size: int, specials: Sequence[str], min_frequency: int = 2
-) -> Any:
-    """A `tokenizers.Tokenizer`: BPE over all 256 bytes, special tokens last, no normaliser, no unknown token.
-
-    The same for any number of threads and any order of the texts: counts decide; where they tie, the smaller ids.
-    """
-    from tokenizers import Regex, decoders, models, trainers
-    from tokenizers import Tokenizer as Trained
-    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
-
-    tokenizer = Trained(models.BPE())
-    split, as_bytes = Split(Regex(PATTERNS[pattern]), "isolated"), ByteLevel(False, use_regex=False)
-    tokenizer.pre_tokenizer = Sequence([split, Split(Regex(f"(?m:.{{1,{SPLIT_RUN}}})"), "isolated"), as_bytes])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(specials),
-        min_frequency=min_frequency,
-        initial_alphabet=sorted(byte_alphabet()),
-        show_progress=False,
-    )
-    pieces = (chunk.slice(k, 256).to_pylist() for chunk in texts.chunks for k in range(0, len(chunk), 256))
-    tokenizer.train_from_iterator(pieces, trainer)
-    stock = pattern == "gpt2"
-    tokenizer.pre_tokenizer = ByteLevel(False, use_regex=True) if stock else Sequence([split, as_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(specials))
-    return tokenizer
+def _choice(task: Task) -> Choice:
+    return Choice(**json.loads((task.artifacts["choice"] / "choice.json").read_text(encoding="utf-8")))
 
 
-def save(tokenizer: Any, folder: Path, pattern: str, specials: Sequence[str]) -> None:
-    """Writes the tokenizer for `tokenizers` and `transformers` (tokenizer.json, tokenizer_config.json) and, with the
-    same ids, for `tiktoken` (tokenizer.tiktoken: base64 of a token and its rank a line; tiktoken.json: the rest)."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **{f"{role}_token": token for role, token in zip(("bos", "eos", "pad"), specials, strict=False)},
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 1 << 30,
-    }
-    _write(folder / "tokenizer_config.json", config)
-    special = {token: tokenizer.token_to_id(token) for token in specials}
-    plain = sorted((number, token) for token, number in tokenizer.get_vocab().items() if token not in special)
-    spelt = token_bytes([token for _, token in plain])
-    lines = [base64.b64encode(one) + b" %d\n" % number for one, (number, _) in zip(spelt, plain, strict=True)]
-    (folder / "tokenizer.tiktoken").write_bytes(b"".join(lines))
-    _write(folder / "tiktoken.json", {"pattern": PATTERNS[pattern], "special_tokens": special})
+def _counted(batches: Iterator[pa.RecordBatch], choice: Choice, pattern: str) -> Iterator[Emit]:
+    """The words of the documents that are learnt from, and their counts; a word may come more than once."""
+    table = WordTable()
+    for batch in batches:
+        table.count(batch.filter(pa.array(choice.learnt(batch)))["text"], pattern)
+        if len(table) > FLUSHED:
+            yield Emit(table.rows())
+            table = WordTable()
+    yield Emit(table.rows())
 
 
 def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def load_tiktoken(folder: Path) -> Any:
-    """The tokenizer of a folder as a `tiktoken.Encoding`. Elsewhere, without Gristmill, these lines do it:
-
-    about = json.load(open("tiktoken.json"))
-    lines = [line.split() for line in open("tokenizer.tiktoken", "rb")]
-    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
-    encoding = tiktoken.Encoding("mine", pat_str=about["pattern"], mergeable_ranks=ranks,
-                                 special_tokens=about["special_tokens"])
-    """
-    import tiktoken
-
-    about = json.loads((folder / "tiktoken.json").read_text(encoding="utf-8"))
-    lines = [line.split() for line in (folder / "tokenizer.tiktoken").read_bytes().splitlines()]
-    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
-    return tiktoken.Encoding(
-        "gristmill", pat_str=about["pattern"], mergeable_ranks=ranks, special_tokens=about["special_tokens"]
-    )
-
-
-def try_files(folder: Path, texts: pa.ChunkedArray) -> dict[str, int]:
-    """Encodes some texts by the files just written and decodes them again.
-
-    Returns counters: tried (documents whose text came back), tiktoken_tried (0 where tiktoken is not installed) and
-    tiktoken_differs (documents on which its ids are others: known only of characters that one of the two regex engines
-    is too old to know). Raises ValueError where a text does not come back.
-    """
-    some = pa.array([text[:CHECKED_CHARACTERS] for text in texts.slice(0, CHECKED).to_pylist()], pa.large_string())
-    encoder = Encoder(folder)
-    ids, offsets = encoder.encode(some)
-    rows = [row.tolist() for row in np.split(ids, offsets[1:-1])] if len(some) else []
-    for text, row in zip(some.to_pylist(), rows, strict=True):
-        if encoder.exact.decode(row, skip_special_tokens=False) != text:
-            raise ValueError(f"the tokenizer in {folder} does not give a text back: {text[:200]!r}")
-    try:
-        encoding = load_tiktoken(folder)
-    except ImportError:
-        return {"tried": len(rows), "tiktoken_tried": 0, "tiktoken_differs": 0}
-    differs = sum(encoding.encode_ordinary(text) != row for text, row in zip(some.to_pylist(), rows, strict=True))
-    return {"tried": len(rows), "tiktoken_tried": len(rows), "tiktoken_differs": differs}
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -2,13 +2,15 @@
 
 Reads document batches, writes nothing itself: `tokenizer` calls it. Documents are ranked by a seeded hash of their ids
 and each group gives those of the lowest rank up to its budget, so that the sample is the same however the corpus is cut
-into shards. The trade-off: the corpus is read twice, since a group's share cannot be known before its size.
+into shards. The trade-off: the corpus is read twice, since a group's share cannot be known before its size; between the
+readings, and of the sample, only 30 bytes for each document are held.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,10 +31,14 @@ SAMPLE = pa.schema(
     ]
 )
 """Documents that may be of the sample, their text clipped."""
+RANKED = pa.schema([("rank", pa.uint64()), ("lang", pa.string()), ("group", pa.string()), ("bytes", pa.int64())])
+"""Candidates without their text: what decides which are chosen."""
 CLIP = 100_000
 """Characters of one document that the sample takes at most, from its start: a book must not be a language."""
 HELD = 16
 """One in so many documents of a language is kept from training, for the statistics."""
+HELD_BYTES = 64 << 20
+"""No more are kept once they come to so many bytes."""
 
 Balance = Literal["none", "lang", "source"]
 
@@ -95,34 +101,73 @@ def candidates(batch: pa.RecordBatch, balance: Balance, limit: Mapping[str, int]
     return rows.set_column(4, SAMPLE.field("text"), clipped(rows["text"]))
 
 
-def choose(rows: pa.Table, total: int, weights: Mapping[str, float]) -> pa.Table:
-    """Of all candidates, each group's of lowest rank up to the one that reaches its budget, sorted by (rank, id)."""
-    rows = rows.take(pc.sort_indices(rows.select(["rank", "id"]), [("rank", "ascending"), ("id", "ascending")]))
-    lengths = pc.binary_length(rows["text"]).to_pylist()
-    groups = pc.fill_null(rows["group"], "").to_pylist()
+@dataclass(frozen=True)
+class Choice:
+    """Which candidates are of the sample. cuts: the highest rank of each group that is; a group without one has none
+    chosen. held: ranks of the documents that are kept from training. documents, bytes: how much is learnt from."""
+
+    cuts: Mapping[str, int]
+    held: Sequence[int]
+    documents: int
+    bytes: int
+
+    def chosen(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        """Which rows of a batch of `SAMPLE` are of the sample: bool[n]."""
+        codes = rows["group"].dictionary_encode()
+        bounds = [self.cuts.get(group) for group in codes.dictionary.to_pylist()]
+        given: NDArray[np.bool_] = np.array([bound is not None for bound in bounds], np.bool_)
+        cuts: NDArray[np.uint64] = np.array([bound or 0 for bound in bounds], np.uint64)
+        which = codes.indices.to_numpy()
+        ranks = rows["rank"].to_numpy()
+        return np.asarray(given[which] & (ranks <= cuts[which]))
+
+    def learnt(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        """Which of them are learnt from: bool[n]; all of the sample where none is held."""
+        return self.chosen(rows) & ~self._is_held(rows)
+
+    def tested(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        """Which of them are for the statistics: bool[n]; all of the sample where none is held."""
+        return self.chosen(rows) & self._is_held(rows) if self.held else self.chosen(rows)
+
+    def _is_held(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        return np.isin(rows["rank"].to_numpy(), np.array(self.held, np.uint64))
+
+
+def choose(rows: pa.Table, total: int, weights: Mapping[str, float]) -> Choice:
+    """Of all candidates, each group's of lowest rank up to the one that reaches its budget; of those, of each language
+    the first and every 16th after it are held, none where it has one document only, none after the first 64 MB.
+
+    rows: `RANKED`. Documents of one rank (one id) are chosen and held together.
+    """
+    rows = rows.sort_by([(name, "ascending") for name in RANKED.names])
+    ranks, langs, groups, lengths = (rows[name].to_pylist() for name in RANKED.names)
     sizes: Counter[str] = Counter()
     for group, length in zip(groups, lengths, strict=True):
         sizes[group] += length
     left = budgets(sizes, total, weights)
-    mask = []
-    for group, length in zip(groups, lengths, strict=True):
-        mask.append(left[group] > 0)
+    cuts: dict[str, int] = {}
+    chosen = []
+    for k, (rank, group, length) in enumerate(zip(ranks, groups, lengths, strict=True)):
+        if left[group] > 0 or cuts.get(group) == rank:
+            cuts[group] = rank
+            chosen.append(k)
         left[group] -= length
-    return rows.filter(pa.array(mask, pa.bool_()))
+    held = dict.fromkeys(_held(chosen, ranks, langs, lengths))
+    learnt = [lengths[k] for k in chosen if ranks[k] not in held]
+    return Choice(cuts, list(held), len(learnt), sum(learnt))
 
 
-def held_out(rows: pa.Table) -> NDArray[np.bool_]:
-    """Which of the rows, in their order, are kept from training: of each language the first and every 16th after it,
-    none where it has one document only; bool[n]."""
-    langs = pc.fill_null(rows["lang"], "").to_pylist()
-    total, seen = Counter(langs), Counter[str]()
-    mask = np.zeros(len(langs), np.bool_)
-    for k, lang in enumerate(langs):
-        mask[k] = total[lang] > 1 and seen[lang] % HELD == 0
-        seen[lang] += 1
-    return mask
+def _held(chosen: Sequence[int], ranks: Sequence[int], langs: Sequence[str], lengths: Sequence[int]) -> Iterator[int]:
+    total, seen, size = Counter(langs[k] for k in chosen), Counter[str](), 0
+    for k in chosen:
+        if total[langs[k]] > 1 and seen[langs[k]] % HELD == 0 and size < HELD_BYTES:
+            size += lengths[k]
+            yield ranks[k]
+        seen[langs[k]] += 1
 
 
-def extent(rows: pa.Table) -> dict[str, int]:
-    """{"sample_documents", "sample_bytes"} of sampled rows."""
-    return {"sample_documents": len(rows), "sample_bytes": pc.sum(pc.binary_length(rows["text"])).as_py() or 0}
+def ranked(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """What `choose` must know of a batch of `SAMPLE`: a batch of `RANKED`."""
+    sizes = pc.binary_length(rows["text"]).cast(pa.int64())
+    columns = [rows["rank"], pc.fill_null(rows["lang"], ""), pc.fill_null(rows["group"], ""), sizes]
+    return pa.RecordBatch.from_arrays(columns, schema=RANKED)

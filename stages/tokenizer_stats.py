@@ -117,8 +117,8 @@ def _page(found: dict[str, Any]) -> list[str]:
     lines = [
         f"# Tokenizer: {found['vocabulary']:,} tokens, pattern {found['pattern']}",
         "",
-        f"Learnt from {found['sample_documents']:,} documents, {found['sample_bytes']:,} bytes. "
-        f"Measured on documents {on}.",
+        f"Learnt from {found['sample_documents']:,} documents, {found['sample_bytes']:,} bytes, {found['words']:,} "
+        f"distinct words{_pruned(found)}. Measured on documents {on}.",
         "",
         f"Bytes per token: {_headline(found)}.",
         f"{found['never_met']:,} tokens were not met at all, {found[f'met_under_{OFTEN}_times']:,} under {OFTEN} "
@@ -136,6 +136,13 @@ def _page(found: dict[str, Any]) -> list[str]:
         rows = [f"| `` {row['token'].replace('|', BAR)} `` | {row['id']} | {row[measure]:,} |" for row in found[name]]
         lines += ["", f"## {name.capitalize()} tokens", "", f"| token | id | {measure} |", "|---|---:|---:|", *rows]
     return lines
+
+
+def _pruned(found: dict[str, Any]) -> str:
+    if not found["words_pruned"]:
+        return ""
+    gone = f"{found['words_pruned']:,} words met fewer than {found['least_met']:,} times"
+    return f"; {gone} were pruned (max_words), {found['met_pruned']:,} occurrences in all"
 
 
 def _told_of_tiktoken(found: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stages import encoder as encoder_module
 from stages.encoder import Encoder, byte_lengths, digest, special_ids
-from stages.tokenizer import PATTERNS, save, train_bpe
+from stages.tokenizer_bpe import PATTERNS, train_bpe
+from stages.tokenizer_files import save
 
 SPECIALS = ("<|bos|>", "<|eos|>", "<|pad|>")
 TEXTS = [

@@ -14,9 +14,12 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT, Task
-from stages.tokenizer import PATTERNS, SAMPLE, SPLIT_RUN, Tokenizer, load_tiktoken, save, train_bpe, try_files
-from stages.tokenizer_sample import CLIP, budgets, choose, clipped
+from pipeline.stage import DOCUMENT, Each, Task
+from stages.tokenizer import Tokenizer
+from stages.tokenizer_bpe import PATTERNS, train_bpe
+from stages.tokenizer_files import load_tiktoken, save, try_files
+from stages.tokenizer_sample import CLIP, budgets, choose, clipped, ranked
+from stages.tokenizer_words import SPLIT_RUN
 from tests.test_encoder import HOSTILE, SPECIALS, TEXTS
 
 LANGS = ("en", "zh", "ru")
@@ -33,19 +36,22 @@ def corpus(count: int = 300) -> pa.RecordBatch:
 
 
 def run(stage: Tokenizer, shards: Sequence[Sequence[pa.RecordBatch]], folder: Path, seed: int = 0) -> dict[str, int]:
-    """Both folds over the shards, into folder/sizes and folder/tokenizer; the counters of both."""
+    """All steps over the shards, each Fold into its folder; the counters of all."""
     artifacts: dict[str, Path] = {}
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
+    outputs: dict[str, Sequence[Sequence[pa.RecordBatch]]] = {"documents": shards}
     for step in stage.steps():
-        out = folder / step.name
+        out, scratch = folder / step.name, folder / f"scratch-{step.name}"
         out.mkdir(parents=True)
-        scratch = folder / f"scratch-{step.name}"
         scratch.mkdir()
-        tasks = [Task("09-t", seed, k, len(shards), out, scratch, artifacts=artifacts) for k in range(len(shards))]
-        rows = [e.rows for task, shard in zip(tasks, shards, strict=True) for e in step.map(iter(shard), task)]
-        counters |= step.finish(iter(rows), Task("09-t", seed, 0, 1, out, scratch, artifacts=artifacts))
+        task, read = Task("09-t", seed, 0, len(shards), out, scratch, artifacts=artifacts), outputs[step.reads]
+        if isinstance(step, Each):
+            outputs[step.name] = [[e.rows for e in step.run(iter(shard), task)] for shard in read]
+            continue
+        rows = [e.rows for shard in read for e in step.map(iter(shard), task)]
+        counters.update(step.finish(iter(rows), task))
         artifacts[step.name] = out
-    return counters
+    return dict(counters)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -71,11 +77,12 @@ def test_shards_and_batches_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("balance", ["lang", "source"])
 def test_a_balanced_sample_gives_each_group_its_share(tmp_path: Path, balance: str) -> None:
     stage = Tokenizer(balance=balance, sample_bytes=6_000, weights={"zh": 0.5, "1.txt": 0.5})
-    sizes_step, step = stage.steps()
+    sizes_step, step = stage.steps()[:2]
     task = Task("t", 0, 0, 1, tmp_path, tmp_path, artifacts={"sizes": tmp_path})
     sizes_step.finish((e.rows for e in sizes_step.map(iter([corpus()]), task)), task)
-    rows = [e.rows for e in step.map(iter([corpus()]), task)]
-    sample = choose(pa.Table.from_batches(rows, SAMPLE), stage.sample_bytes, stage.weights)
+    (rows,) = [e.rows for e in step.run(iter([corpus()]), task)]
+    choice = choose(pa.Table.from_batches([ranked(rows)]), stage.sample_bytes, stage.weights)
+    sample = rows.filter(pa.array(choice.chosen(rows)))
     spent: Counter[str] = Counter()
     for row in sample.to_pylist():
         spent[row["lang"]] += len(row["text"].encode())
