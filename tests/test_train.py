@@ -13,7 +13,8 @@ import torch
 
 from pipeline.stage import Task
 from stages.pack import PACKED
-from stages.tokenizer import save, train_bpe
+from stages.tokenizer_bpe import train_bpe
+from stages.tokenizer_files import save
 from stages.train import Train
 from stages.train.checkpoint import OtherDataError
 from stages.train.data import Rows, collate
