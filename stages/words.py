@@ -61,12 +61,13 @@ class Words:
 def words(texts: Texts, singles: bool = False) -> Words:
     """The words of texts. singles: characters of scripts without spaces are words of their own."""
     from stages.kernels.chunks import cut_chunks
-    from stages.kernels.words import find_words, put_words
+    from stages.kernels.words import find_words, put_words, read_words
 
     table, known, signs = tables()
     *found, begins, finishes = find_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
-    cut = cut_chunks(texts.data, begins, finishes, table, known, signs, singles)
-    hashes, marks, firsts = (read_only(part) for part in put_words(*found, *cut))
+    cut_starts, cut_ends, cut_firsts = cut_chunks(texts.data, begins, finishes, table, known, signs, singles)
+    cut = read_words(texts.data, cut_starts, cut_ends, table)
+    hashes, marks, firsts = (read_only(part) for part in put_words(*found, *cut, cut_firsts))
     return Words(hashes, marks, firsts[:-1], firsts[1:])
 
 
@@ -94,14 +95,15 @@ def classes() -> NDArray[np.uint32]:
     Beside the classes of the data: EDGE (may be stripped at a chunk's end), INNER (may be cut inside one), DIGIT (0 to
     9).
     """
-    from stages.kernels import chunks as kernel
+    from stages.kernels import words as kernel
 
     table = np.zeros(0x110000, np.uint32)
     names = "space line prefix suffix lower upper alpha quote infix stopped word host letter symbol terminal sentence"
-    for bit, name in enumerate([*names.split(), "punctuation", "single"]):
+    bits = {name: np.uint32(1 << bit) for bit, name in enumerate([*names.split(), "punctuation", "single"])}
+    for name, bit in bits.items():
         for first, last in rules()["classes"][name]:
-            table[first : last + 1] |= np.uint32(1 << bit)
-    edge, inner = (table & np.uint32(bits) != 0 for bits in (kernel.PREFIX | kernel.SUFFIX, kernel.INFIX))
+            table[first : last + 1] |= bit
+    edge, inner = table & (bits["prefix"] | bits["suffix"]) != 0, table & bits["infix"] != 0
     edge[[ord(c) for c in ".+—–"]] = True
     inner[[ord(c) for c in ".,:<>=/-–—~+*^$'’"]] = True
     table[edge] |= np.uint32(kernel.EDGE)

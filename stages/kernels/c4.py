@@ -68,6 +68,11 @@ def clean_lines(data: Any, starts: Any, ends: Any, classes: Any, terminal: bool,
             if lines > firsts[k]:
                 out[place] = NEWLINE
                 place += 1
+            bracketed = last > first and data[last - 1] == CLOSE
+            if terminal and not bracketed and last - first <= longest and not _is_ended(data, first, last):
+                counts[k, NO_MARK] += 1
+                place -= lines > firsts[k]
+                continue
             finish = _copy(data, first, last, out, place, classes)
             reason = _judge(data, first, last, out, place, finish, classes, terminal, fewest, longest)
             if reason >= 0:

@@ -1,6 +1,6 @@
 """Words of chunks: runs of characters between blanks, cut as spaCy's blank English tokenizer does.
 
-Reads chunks as byte ranges of one buffer; writes a hash, a length and flags for each word. A chunk loses prefixes and
+Reads chunks as byte ranges of one buffer; writes where each word starts and ends. A chunk loses prefixes and
 suffixes, then is an exception, an address, or cut at its infixes; then words in a row that make an exception are cut as
 it is (spacy/tokenizer.pyx). About 150 ns a chunk.
 """
@@ -12,51 +12,50 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SPACE, LINE, PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST, LETTER, SYMBOL, TERMINAL = (
-    1 << bit for bit in range(15)
-)
-SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
+PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST = (1 << bit for bit in range(2, 12))
+SINGLE, DIGIT = 1 << 17, 1 << 20
 """Bits of a character's class; `stages.words` says what each means."""
-IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, SHIFT = 1, 2, 4, 8, 6
-"""A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
 """What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
 what goes as a suffix after a digit."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """The base of a word's hash, the sum of (byte + 1) · PRIME^place."""
 PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
-COMMA, COLON, LESS, GREATER, EQUALS, SLASH, EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(
-    ord, ",:<>=/–~—@_?#"
-)
+COMMA, COLON, LESS, GREATER, EQUALS, SLASH = map(ord, ",:<>=/")
+EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(ord, "–~—@_?#")
 UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord, "CAUSfcks")
 LONGEST, LONGEST_TAIL = 32, 5
 """Bytes of the longest exception (at most), characters of the longest TAIL."""
 
 leaf = njit(cache=True, nogil=True, _nrt=False)
-inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-"""Kernels that allocate nothing: without reference counts, which cost more than the work of so small functions."""
+"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
 
 
 @njit(cache=True, nogil=True)
 def cut_chunks(data: Any, begins: Any, finishes: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of m chunks: (hashes uint64[w], marks uint32[w], firsts int64[m + 1]).
+    """The words of m chunks: (where each starts int64[w], where each ends int64[w], firsts int64[m + 1]).
 
-    Chunk j is `data[begins[j]:finishes[j]]`, valid UTF-8 without blanks. The rest is as for `kernels.words.find_words`.
-    singles: characters of scripts without spaces are words of their own.
+    Chunk j is `data[begins[j]:finishes[j]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
+    rest is as for `kernels.words.find_words`. singles: characters of scripts without spaces are words of their own.
     """
     total = longest = np.int64(1)
     for j in range(len(begins)):
         total += finishes[j] - begins[j]
         longest = max(longest, finishes[j] - begins[j])
-    hashes, marks, firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros(len(begins) + 1, np.int64)
+    starts, ends, firsts = np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(len(begins) + 1, np.int64)
     scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
     count = np.int64(0)
     for j in range(len(begins)):
         n = _load(data, begins[j], finishes[j], table, scratch)
         _cut(data, known, signs, scratch, cuts, n, singles)
-        count = _emit(data, begins[j], finishes[j], table, cuts, hashes, marks, count)
+        for k in range(n):
+            if cuts[k]:
+                starts[count] = scratch[k, 2]
+                ends[count - 1 if k > 0 else count] = scratch[k, 2]
+                count += 1
+        ends[count - 1] = finishes[j]
         firsts[j + 1] = count
-    return hashes[:count], marks[:count], firsts
+    return starts[:count].copy(), ends[:count].copy(), firsts
 
 
 @leaf
@@ -69,21 +68,6 @@ def _decode(data: Any, i: int) -> Any:
         return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
     high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
     return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-
-
-@inlined
-def _mark_of(some: Any, every: Any, length: int) -> Any:
-    """A word's length and flags from the classes of any and of all of its characters."""
-    found = np.uint32(length << SHIFT)
-    if not every & SYMBOL:
-        found |= np.uint32(IS_REAL)
-    if some & LETTER:
-        found |= np.uint32(HAS_LETTER)
-    if length == 1 and some & SENTENCE:
-        found |= np.uint32(ENDS_SENTENCE)
-    if every & PUNCTUATION:
-        found |= np.uint32(IS_PUNCTUATION)
-    return found
 
 
 @leaf
@@ -141,39 +125,12 @@ def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
     return n
 
 
-@inlined
-def _emit(data: Any, start: int, end: int, table: Any, cuts: Any, hashes: Any, marks: Any, count: int) -> Any:
-    """Writes the words that begin at the cuts of a chunk, bytes start to end; how many words there are now."""
-    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-    state, power = np.uint64(0), np.uint64(1)
-    i, n, length = start, 0, np.int64(0)
-    while i < end:
-        if cuts[n] and n > 0:
-            hashes[count], marks[count] = state, _mark_of(some, every, length)
-            count += 1
-            some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-            state, power, length = np.uint64(0), np.uint64(1), np.int64(0)
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
-            code, width = _decode(data, i)
-        for j in range(i, i + width):
-            state += power * (np.uint64(data[j]) + np.uint64(1))
-            power *= PRIME
-        some |= table[code]
-        every &= table[code]
-        length += 1
-        n += 1
-        i += width
-    hashes[count], marks[count] = state, _mark_of(some, every, length)
-    return count + 1
-
-
 @leaf
 def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, singles: bool) -> None:
     """Marks in `cuts` where the words of a chunk of n characters begin."""
     cuts[: n + 1] = 0
     cuts[0] = 1
-    a, b, last, special = np.int64(0), n, -1, -1
+    a, b, last, special = n - n, n, -1, -1
     while a < b and b - a != last:
         special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
         if special >= 0:
@@ -270,7 +227,7 @@ def _suffix(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int) -> 
 
 
 @leaf
-def _infix(scratch: Any, k: int, a: int, b: int) -> Any:
+def _infix(scratch: Any, k: int, a: int, b: int) -> Any:  # noqa: PLR0911 - a return for each rule
     """Characters of an infix at k, within characters a to b."""
     code = scratch[k, 0]
     if scratch[k, 1] & INFIX:
@@ -397,23 +354,22 @@ def _is_public(scratch: Any, a: int, b: int) -> bool:
 @leaf
 def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
     """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
-    most, a = 0, np.int64(0)
+    most = 0
+    a: Any = np.int64(0)
     while a < n:
         b, words = a, 0
         while b < n and b - a < LONGEST:
             b += 1
-            if b == n or cuts[b]:
-                words += 1
-                start, end = scratch[a, 2], scratch[b, 2]
-                if end - start <= LONGEST and signs[_sign(data, start, end)] & PATTERN:
-                    most = max(most, words)
+            start, end = scratch[a, 2], scratch[b, 2]
+            words += b == n or cuts[b]
+            if (b == n or cuts[b]) and end - start <= LONGEST and signs[_sign(data, start, end)] & PATTERN:
+                most = max(most, words)
         a += 1
         while a < n and not cuts[a]:
             a += 1
     if most == 0:
         return
-    for a in range(n):
-        scratch[a, 3] = cuts[a]
+    scratch[:n, 3] = cuts[:n]
     for words in range(most, 0, -1):
         for a in range(n):
             if scratch[a, 3] & 1:

@@ -15,6 +15,9 @@ from numba import njit
 REAL, LETTER, SHIFT = 1, 2, np.uint32(6)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 
+SEEN = np.uint64(1 << 31)
+"""Set in a table's count and first place once the n-gram has been passed."""
+
 leaf = njit(cache=True, nogil=True, _nrt=False)
 """A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
 
@@ -43,23 +46,24 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
         for j in range(words):
             spots[j], keys[j] = j, 0
             chars[j + 1] = chars[j] + (marks[firsts[k] + j] >> SHIFT)
-        slots, left, before = 4, words, np.int64(0)
-        while slots < 2 * words:
-            slots *= 2
+        left, before = words, np.int64(0)
         for j in range(len(widths)):
             stamp += np.uint64(1)
             if stamp == np.uint64(0xFFFF):
                 table[:] = 0
                 stamp = np.uint64(1)
             width = widths[j]
+            slots = 4
+            while slots < 2 * left:
+                slots *= 2
             left, best, first = _count(
                 hashes[firsts[k] : lasts[k]], before, width, spots, found, keys, left, table, slots - 1, stamp
             )
             if places[j, 0] >= 0 and words >= width:
                 totals[k, places[j, 0]] = best * (chars[first + width] - chars[first] + width - 1)
-            left = _keep(spots, found, keys, left, table)
+            left, repeated = _keep(spots, found, keys, left, width, chars, table)
             if places[j, 1] >= 0:
-                totals[k, places[j, 1]] = _repeated(spots, found, left, width, chars, table)
+                totals[k, places[j, 1]] = repeated
             before = width
     return totals
 
@@ -107,29 +111,23 @@ def _count(
 
 
 @leaf
-def _keep(spots: Any, found: Any, keys: Any, left: int, table: Any) -> Any:
-    """Leaves the spots whose n-gram was counted more than once; how many."""
-    kept = np.int64(0)
-    for i in range(left):
-        if table[found[i], 1] >> np.uint64(32) > np.uint64(1):
-            spots[kept], found[kept], keys[kept] = spots[i], found[i], keys[i]
-            kept += 1
-    return kept
-
-
-@leaf
-def _repeated(spots: Any, found: Any, left: int, width: int, chars: Any, table: Any) -> Any:
-    """Characters in n-grams that occurred before, with n words passed over after each; clears what it has seen."""
-    total, free = np.int64(0), np.int64(0)
+def _keep(spots: Any, found: Any, keys: Any, left: int, width: int, chars: Any, table: Any) -> Any:
+    """Leaves the spots whose n-gram was counted more than once: (how many, characters in n-grams that occurred before,
+    with n words passed over after each)."""
+    kept, total, free = np.int64(0), np.int64(0), np.int64(0)
     for i in range(left):
         spot, slot = spots[i], found[i]
-        if spot < free:
-            continue
-        if table[slot, 1] == 0:
-            total += chars[spot + width] - chars[spot]
-            free = spot + width
-        table[slot, 1] = 0
-    return total
+        entry = table[slot, 1]
+        if entry >> np.uint64(32) > np.uint64(1):
+            spots[kept], keys[kept] = spot, keys[i]
+            kept += 1
+            if spot >= free:
+                if entry & SEEN:
+                    total += chars[spot + width] - chars[spot]
+                    free = spot + width
+                else:
+                    table[slot, 1] = entry | SEEN
+    return kept, total
 
 
 @njit(cache=True, nogil=True)

@@ -17,6 +17,8 @@ NEWLINE, RETURN, DOT, HASH, HYPHEN = map(ord, "\n\r.#-")
 MARK, PUNCTUATION, AFTER_BLANK = 4, 8, 16
 """Flags of a word, as `kernels.words` gives them."""
 BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
+WATCHED = np.array([byte < 32 or byte > 127 or byte in b"#." for byte in range(256)])
+"""Bytes that may matter to `count_marks`."""
 P1, P2, P3, P4 = (np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64)) for k in range(1, 5))
 
 leaf = njit(cache=True, nogil=True, _nrt=False)
@@ -147,36 +149,36 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     table = np.zeros((most + 1, 2), np.uint64)
     for k in range(len(starts)):
         start, end = starts[k], ends[k]
-        mask = _mask(data, start, end)
-        i = start
-        while True:
-            after = _newline(data, i, end)
-            counts[k, 3] += 1
-            if not _is_new(table, mask, _hash(data, i, after), 2 * k + 1):
-                counts[k, 4] += 1
-                counts[k, 5] += _characters(data, i, after)
-            if after == end:
-                break
-            while after < end and data[after] == NEWLINE:
-                after += 1
-            i = after
+        mask, whole = _mask(data, start, end), end
         counts[k, 6] = _characters(data, start, end)
         start = _lstrip(data, start, end, classes)
         end = _rstrip(data, start, end, classes)
-        i = start
+        i, paragraph, size, begun = starts[k], np.uint64(1), np.int64(0), False
         while True:
-            after = _newline(data, i, end)
-            while after + 1 < end and data[after + 1] != NEWLINE:
-                after = _newline(data, after + 1, end)
-            counts[k, 0] += 1
-            if not _is_new(table, mask, _hash(data, i, after), 2 * k + 2):
-                counts[k, 1] += 1
-                counts[k, 2] += _characters(data, i, after)
-            if after >= end:
-                break
-            while after < end and data[after] == NEWLINE:
-                after += 1
+            after = _newline(data, i, whole)
+            line, length = _hash(data, i, after), _characters(data, i, after)
+            counts[k, 3] += 1
+            if not _is_new(table, mask, line, 2 * k + 1):
+                counts[k, 4] += 1
+                counts[k, 5] += length
+            a, b = max(i, start), min(after, end)
+            if a > i or b < after:
+                line, length = _hash(data, a, max(a, b)), _characters(data, a, b)
+            if a < b:
+                paragraph, size = _mix(paragraph ^ line) + line, size + length + begun
+                begun = True
             i = after
+            while i < whole and data[i] == NEWLINE:
+                i += 1
+            if begun and (i - after != 1 or i >= end):
+                counts[k, 0] += 1
+                if not _is_new(table, mask, paragraph, 2 * k + 2):
+                    counts[k, 1] += 1
+                    counts[k, 2] += size
+                paragraph, size, begun = np.uint64(1), np.int64(0), False
+            if after == whole:
+                break
+        counts[k, 0] = max(counts[k, 0], 1)
     return counts
 
 
@@ -191,8 +193,7 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
             begin, dots = i, 0
             code, width = np.int64(0), 0
             while i < end:
-                byte = data[i]
-                if byte >= 64 and byte < 0x80:
+                if not WATCHED[data[i]]:
                     i += 1
                     continue
                 code, width = _decode(data, i)

@@ -19,7 +19,7 @@ IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, LEFT, SHIFT = 1
 """A word's flags (not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout; blanks
 other than one space precede it; it is a chunk left to be cut), and how far its length is shifted above them."""
 EXCEPTION, PATTERN = 1, 2
-"""What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words."""
+"""What a candidate may be by first byte, last byte and size: an exception, one to be sought among finished words."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 """The base of a word's hash, the sum of (byte + 1) · PRIME^place, and its inverse."""
@@ -33,8 +33,8 @@ inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 
 @njit(cache=True, nogil=True)
 def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of n texts but for chunks left: (hashes uint64[w], marks uint32[w], firsts int64[n + 1], begins int64[m],
-    finishes int64[m]).
+    """The words of n texts but for chunks left: (hashes uint64[w], marks uint32[w], firsts int64[n + 1], begins
+    int64[m], finishes int64[m]).
 
     Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1]. marks: a word's
     characters shifted by SHIFT, and its flags. A word that is LEFT has for its hash the number of a chunk, bytes
@@ -107,6 +107,16 @@ def put_words(hashes: Any, marks: Any, firsts: Any, cut_hashes: Any, cut_marks: 
             out_marks[first] |= marks[word] & np.uint32(AFTER_BLANK)
         out_firsts[k + 1] = count
     return out_hashes, out_marks, out_firsts
+
+
+@njit(cache=True, nogil=True)
+def read_words(data: Any, starts: Any, ends: Any, table: Any) -> Any:
+    """(hashes uint64[w], marks uint32[w]) of the words `data[starts[j]:ends[j]]`."""
+    hashes, marks = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint32)
+    for word in range(len(starts)):
+        _, state, _, length, _, _, some, every, _, _, _ = _read(data, starts[word], ends[word], table)
+        hashes[word], marks[word] = state, _mark_of(some, every, length)
+    return hashes, marks
 
 
 @inlined
