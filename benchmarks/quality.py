@@ -1,10 +1,10 @@
 """How fast are the four English rule sets with every score, and do they decide as datatrove does?
 
-Reads folders or files of Parquet (`text` and `id` columns) and draws documents of about `--mb` from each; runs this
-project's stage and datatrove's four filters on them in turn, pinned to one core, and prints MB of text per CPU second of
-each, the ratio, and the share of documents decided alike by each set. datatrove runs with its defaults in a process of
-its own, in an environment that has it (`--peer-python`), set by set on the text as it is; each filter stops at the first
-rule broken, where the stage scores all of them.
+Reads folders or files of Parquet (with a `text` column) and draws documents of about `--mb` from each; runs this
+project's stage and datatrove's four filters on them in turn, pinned to one core, and prints MB of text per CPU second
+of each, the ratio, and the share of documents decided alike by each set. datatrove runs with its defaults in a process
+of its own, in an environment that has it (`--peer-python`), set by set on the text as it is; each filter stops at the
+first rule broken, where the stage scores all of them.
 
     python benchmarks/quality.py --peer-python peer/bin/python --mb 10 CORPUS...
 """

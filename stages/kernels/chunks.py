@@ -38,10 +38,9 @@ def cut_chunks(data: Any, begins: Any, finishes: Any, table: Any, known: Any, si
     Chunk j is `data[begins[j]:finishes[j]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
     rest is as for `kernels.words.find_words`. singles: characters of scripts without spaces are words of their own.
     """
-    total = longest = np.int64(1)
+    total, longest = np.int64(1), np.int64(1)
     for j in range(len(begins)):
-        total += finishes[j] - begins[j]
-        longest = max(longest, finishes[j] - begins[j])
+        total, longest = total + finishes[j] - begins[j], max(longest, finishes[j] - begins[j])
     starts, ends, firsts = np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(len(begins) + 1, np.int64)
     scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
     count = np.int64(0)
@@ -369,7 +368,8 @@ def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -
             a += 1
     if most == 0:
         return
-    scratch[:n, 3] = cuts[:n]
+    for a in range(n):
+        scratch[a, 3] = cuts[a]
     for words in range(most, 0, -1):
         for a in range(n):
             if scratch[a, 3] & 1:
