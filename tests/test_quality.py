@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,16 @@ def test_scores_are_the_plain_twins(texts: list[str]) -> None:
 def test_scores_of_repeats_are_the_plain_twins(text: str) -> None:
     row = scores_of([text], "gopher_repetition")[0][0]
     assert row == pytest.approx(oracle.gopher_repetition(text, oracle.words(text)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_of_many_lines_are_the_plain_twins(seed: int) -> None:
+    draw = random.Random(seed)
+    lines = [f"line {draw.randrange(400)}{draw.choice(['', ' word', '.'])}" for _ in range(1500)]
+    text = "".join(line + draw.choice(["\n", "\n", "\n\n", "\n\n\n"]) for line in lines)
+    row = scores_of([text], "gopher_repetition", "fineweb")[0][0]
+    words = oracle.words(text)
+    assert row == pytest.approx(oracle.gopher_repetition(text, words) | oracle.fineweb(text, words))
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5))

@@ -125,12 +125,12 @@ def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
 
 @leaf
 def _mask(data: Any, start: int, end: int) -> Any:
-    """Slots, less one, of a table for the lines of a text."""
+    """Slots, less one, of a table for the lines and the paragraphs of a text."""
     lines = np.int64(2)
     for i in range(start, end):
         lines += data[i] == NEWLINE
     slots = 4
-    while slots < 2 * lines:
+    while slots < 4 * lines:
         slots *= 2
     return slots - 1
 
@@ -158,7 +158,7 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
             after = _newline(data, i, whole)
             line, length = _hash(data, i, after), _characters(data, i, after)
             counts[k, 3] += 1
-            if not _is_new(table, mask, line, 2 * k + 1):
+            if not _is_new(table, mask, line, k + 1):
                 counts[k, 4] += 1
                 counts[k, 5] += length
             a, b = max(i, start), min(after, end)
@@ -172,7 +172,7 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
                 i += 1
             if begun and (i - after != 1 or i >= end):
                 counts[k, 0] += 1
-                if not _is_new(table, mask, paragraph, 2 * k + 2):
+                if not _is_new(table, mask, paragraph, k + 1):
                     counts[k, 1] += 1
                     counts[k, 2] += size
                 paragraph, size, begun = np.uint64(1), np.int64(0), False
