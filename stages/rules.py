@@ -2,8 +2,9 @@
 
 Definitions and thresholds are those of datatrove 0.10
 (pipeline/filters/{gopher_repetition,gopher_quality,c4,fineweb_quality}_filter.py), where its documentation and its code
-differ those of the code; words are `stages.words`. Scores that cannot be had (no words) are NaN. Three differences are
-known: an empty text passes gopher_repetition (the other sets drop it); C4's phrases are not found if written with a
+differ those of the code; words are `stages.words`. Scores that cannot be had (no words) are NaN. Known differences: an
+n-gram that repeats only if its words are joined (`1 11` and `11 1`) is no repeat here, which decided one document of
+4,538; an empty text passes gopher_repetition (the other sets drop it); C4's phrases are not found if written with a
 Kelvin sign for k; its citations are not cut if numbered in digits beyond ASCII.
 """
 
@@ -113,11 +114,11 @@ def gopher_repetition(
     paragraphs, old_paragraphs, paragraph_size, rows, old_rows, row_size, size = found.T
     size = np.maximum(size, 1)
     parts = ((old_paragraphs, paragraphs), (paragraph_size, size), (old_rows, rows), (row_size, size))
+    limits = [*top.values(), *repeated.values()]
     widths = sorted({*top, *repeated})
     columns = [[_place(n, top, 0), _place(n, repeated, len(top))] for n in widths]
     places = np.array(columns, np.int64).reshape(-1, 2)
-    grams = count_grams(w.hashes, w.marks, w.firsts, w.lasts, np.array(widths, np.int64), places)
-    limits = [*top.values(), *repeated.values()]
+    grams = count_grams(w.hashes, w.marks, w.firsts, w.lasts, np.array(widths, np.int64), places, len(limits))
     return [
         *(over(rule, ratio(*part), limit) for rule, part, limit in zip(LINE_RULES, parts, lines, strict=True)),
         *(

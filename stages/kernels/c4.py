@@ -33,8 +33,8 @@ NEWLINE, RETURN, DOT, OPEN, CLOSE, BRACE, ZERO, NINE = map(ord, "\n\r.[]{09")
 LOWER_J, LOWER_K, LOWER_M, LOWER_V = map(ord, "jkmv")
 EDIT, NEEDED = (np.frombuffer(text, np.uint8) for text in (b"edit]", b"citation needed]"))
 
-leaf = njit(cache=True, nogil=True, _nrt=False)
-"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)

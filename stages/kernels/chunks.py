@@ -27,8 +27,8 @@ UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord
 LONGEST, LONGEST_TAIL = 32, 5
 """Bytes of the longest exception (at most), characters of the longest TAIL."""
 
-leaf = njit(cache=True, nogil=True, _nrt=False)
-"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)

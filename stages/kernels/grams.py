@@ -18,18 +18,18 @@ REAL, LETTER, SHIFT = 1, 2, np.uint32(6)
 SEEN = np.uint64(1 << 31)
 """Set in a table's count and first place once the n-gram has been passed."""
 
-leaf = njit(cache=True, nogil=True, _nrt=False)
-"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
-def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any) -> Any:
+def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any, columns: int) -> Any:
     """Characters in n-grams of the words of n texts: int64[n, rules].
 
     Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks uint32[w]. widths: int64[m], the n's
     in ascending order, each once; places: int64[m, 2], the column for the commonest n-gram's characters (overlaps and
     blanks between words counted, the first seen wins a tie) and that for characters in n-grams that occurred before
-    (after one, the next n words are passed over); -1 for none.
+    (after one, the next n words are passed over); -1 for none; columns: how many there are.
     """
     n, most = len(firsts), np.int64(0)
     for k in range(n):
@@ -39,7 +39,7 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
         slots *= 2
     table, chars = np.zeros((slots, 2), np.uint64), np.zeros(most + 1, np.int64)
     spots, found, keys = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros(most, np.uint64)
-    totals = np.zeros((n, places.max() + 1), np.int64)
+    totals = np.zeros((n, columns), np.int64)
     stamp = np.uint64(0)
     for k in range(n):
         words = lasts[k] - firsts[k]
@@ -50,7 +50,8 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
         for j in range(len(widths)):
             stamp += np.uint64(1)
             if stamp == np.uint64(0xFFFF):
-                table[:] = 0
+                for slot in range(len(table)):
+                    table[slot, 0] = 0
                 stamp = np.uint64(1)
             width = widths[j]
             slots = 4

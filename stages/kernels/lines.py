@@ -21,8 +21,8 @@ WATCHED = np.array([byte < 32 or byte > 127 or byte in b"#." for byte in range(2
 """Bytes that may matter to `count_marks`."""
 P1, P2, P3, P4 = (np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64)) for k in range(1, 5))
 
-leaf = njit(cache=True, nogil=True, _nrt=False)
-"""A kernel that allocates nothing: without reference counts, which cost more than the work of so small functions."""
+leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @leaf

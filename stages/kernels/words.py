@@ -26,9 +26,9 @@ INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 DOT, LONGEST, MEMO = 46, 32, 16384
 """A full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
 
-leaf = njit(cache=True, nogil=True, _nrt=False)
-inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-"""Kernels that allocate nothing: without reference counts, which cost more than the work of so small functions."""
+leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -70,7 +70,8 @@ def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs:
                 if memo[slot, 0] != state:
                     if chunks == len(left):
                         larger = np.empty((2 * chunks, 2), np.int64)
-                        larger[:chunks] = left
+                        for j in range(chunks):
+                            larger[j, 0], larger[j, 1] = left[j, 0], left[j, 1]
                         left = larger
                     left[chunks, 0], left[chunks, 1] = begin, i
                     memo[slot, 0], memo[slot, 1] = state, chunks
