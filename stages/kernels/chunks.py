@@ -2,7 +2,7 @@
 
 Reads chunks as byte ranges of one buffer; writes where each word starts and ends. A chunk loses prefixes and
 suffixes, then is an exception, an address, or cut at its infixes; then words in a row that make an exception are cut as
-it is (spacy/tokenizer.pyx). About 150 ns a chunk.
+it is (spacy/tokenizer.pyx).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Reads the words' hashes and marks as `kernels.words` gives them; writes characters and counts for each text. n-grams
 are told apart by 48 and more bits of a hash. An n-gram can only repeat where its first words do, so each n looks at
-the places that the n before it left: about two look-ups a word in prose for nine n's.
+the places that the n before it left.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Reads texts as byte ranges of one buffer; writes a hash, a length and flags for each word. Chunks between blanks that no
 rule can cut, and those with one suffix, are settled in the pass that finds their end; the others, each once, are left
-to `kernels.chunks`: of English prose one chunk in ten.
+to `kernels.chunks`.
 """
 
 from __future__ import annotations
