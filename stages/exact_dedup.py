@@ -1,8 +1,9 @@
-"""Exact duplicates by a 128-bit hash of the content: the first in input order stays.
+"""Exact duplicates by a 128-bit hash of the content (XXH3, by the xxhash library): the first in input order stays.
 
 Reads documents; writes those that stay and drops that name the survivor. Only hashes, references and ids are
 regrouped, some 60 bytes per document on disk; memory does not grow with the corpus. Equal hashes are taken for equal
-content: among 2^48 different documents any two share one with a chance of 2^-33.
+content: among 2^48 different documents any two share one with a chance of 2^-33. 180 MB/s a core, shards read and
+written, of which two thirds are reading and writing (benchmarks/exact_dedup.py).
 """
 
 from __future__ import annotations

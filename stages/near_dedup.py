@@ -3,7 +3,13 @@
 Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and
 similarity, and the cluster table `clusters/`, one row per candidate. Most tools remove on a hash collision; here a
 document goes only if the exact Jaccard with its survivor reaches the limit, at the price of reading the candidates'
-text twice. Memory: 32 to 64 bytes per candidate in clustering, half a gigabyte at most in verification.
+text twice: 96 MB/s a core, shards read and written, and no false removal among 20,000 documents with known pairs
+(benchmarks/near_dedup.py, near_dedup_truth.py).
+
+What it takes for each document: 16 bytes on disk for each band (272 by default) and, for a candidate, 20 for each band
+that it shares and 8 for each shingle. In memory, clustering takes 80 to 100 bytes a candidate, whatever the sizes of
+bands and clusters; verification some 450 MB at most, since a cluster with more survivors than that is cut. Counters
+tell of `largest_band`, `largest_cluster` and `clusters_cut`.
 """
 
 from __future__ import annotations
@@ -78,12 +84,12 @@ class NearDedup(Stage):
         )
 
     def _sign(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        from stages.kernels.minhash import band_keys, folding, signatures
+        from stages.kernels.minhash import FEWEST, band_keys, folding, signatures
 
         bands, rows = self.banding()
-        random = np.random.Generator(np.random.PCG64(task.seed))
-        factors = read_only(random.integers(0, 1 << 32, bands * rows, np.uint32) | np.uint32(1))
-        addends = read_only(random.integers(0, 1 << 32, bands * rows, np.uint32))
+        random, size = np.random.Generator(np.random.PCG64(task.seed)), max(bands * rows, FEWEST)
+        factors = read_only(random.integers(0, 1 << 32, size, np.uint32) | np.uint32(1))
+        addends = read_only(random.integers(0, 1 << 32, size, np.uint32))
         for batch, refs in _numbered(batches, task):
             signed = signatures(*text_buffers(batch["text"]), folding(), self.shingle, factors, addends)
             keys = band_keys(read_only(signed), bands, rows)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.stage import Task
 from stages import near_dedup_verify
 from stages.kernels.arrow import read_only, text_buffers
 from stages.kernels.components import components, empty, join
@@ -20,6 +21,7 @@ from stages.kernels.jaccard import survivors
 from stages.kernels.minhash import band_keys, folding, shingles, signatures
 from stages.near_dedup import NearDedup, optimal_banding
 from stages.near_dedup_verify import CANDIDATE, decide
+from tests import oracles as oracles_
 from tests import oracles_near_dedup as oracles
 from tests.conftest import Cli, digest
 
@@ -72,6 +74,15 @@ def test_signatures_and_band_keys_are_the_oracles_bit_for_bit(
     assert signed.tolist() == expected
     keys = band_keys(read_only(signed), bands, rows)
     assert keys.tolist() == [oracles.band_keys(one, bands, rows) for one in expected]
+
+
+def test_a_single_hash_is_a_banding_too(tmp_path: Path) -> None:
+    task = Task(stage="01-near_dedup", seed=0, index=3, count=4, folder=tmp_path, scratch=tmp_path)
+    texts = ["one two three four five", "One, two; three - four. FIVE", "another text"]
+    emitted = [emit.rows for emit in NearDedup(bands=1, rows=1)._sign(iter([oracles_.documents(texts)]), task)]
+    rows = [row for batch in emitted if batch is not None for row in batch.to_pylist()]
+    assert [row["ref"] for row in rows] == [3 << 32, (3 << 32) + 1, (3 << 32) + 2]
+    assert rows[0]["key"] == rows[1]["key"] != rows[2]["key"]
 
 
 def test_a_sliced_column_has_the_same_shingles() -> None:
