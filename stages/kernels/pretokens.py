@@ -30,13 +30,13 @@ def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: in
     Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:], int64[n + 1], valid UTF-8). classes: uint8[0x110000], none 0.
     pattern: GPT2, CL100K, O200K or QWEN2. longest: a pre-token of more characters is cut into pieces of so many.
     """
-    found, count = np.empty((offsets[-1] - offsets[0]) // 4 + 16, np.int64), 0
-    kinds = np.empty(1 << 12, np.uint8)
+    found, count, largest = np.empty(offsets[-1] - offsets[0] + 1, np.int64), 0, 0
+    for k in range(len(offsets) - 1):
+        largest = max(largest, offsets[k + 1] - offsets[k])
+    kinds = np.empty(largest + 1, np.uint8)
     found[0] = offsets[0]
     for k in range(len(offsets) - 1):
         start, size = offsets[k], offsets[k + 1] - offsets[k]
-        if size >= len(kinds):
-            kinds = np.empty(2 * size, np.uint8)
         place = np.int64(0)
         while place < size:
             code = np.int64(data[start + place])
@@ -60,10 +60,6 @@ def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: in
             while place < stop:
                 place = stop if stop - place <= longest else _piece(place, stop, longest)
                 count += 1
-                if count == len(found):
-                    more = np.empty(2 * len(found), np.int64)
-                    more[:count] = found
-                    found = more
                 found[count] = place - base + start
     return found[: count + 1]
 
