@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,10 @@ from stages import rules as published
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb", "fineweb2"]
 Scores = list[tuple[NDArray[np.int64], published.Score]]
 """Scores with the rows of the batch that they are of."""
+
+
+UNSPACED = ("zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz")
+"""Languages written without spaces: each character of such a script is a word. Others are cut as English is."""
 
 
 class Settings(BaseModel):
@@ -106,6 +110,7 @@ class Quality(Stage):
     gopher_quality: GopherQuality = Field(GopherQuality(), description="Thresholds of that set.")
     c4: C4 = Field(C4(), description="Thresholds of that set.")
     fineweb: FineWeb = Field(FineWeb(), description="Thresholds of that set.")
+    version: ClassVar[int] = 2
     unknown_language: Literal["keep", "drop"] = Field(
         "keep", description="fineweb2 on a language without a profile: let pass, or drop by rule `fineweb2_no_profile`."
     )
@@ -154,38 +159,47 @@ class Quality(Stage):
         scores: Scores = []
         removed: dict[str, int] = {}
         page = published.Page.of(texts)
-        rows = np.arange(len(texts))
+        everything = np.arange(len(texts))
+        parts = _parts(page, langs)
+        judges = {
+            "gopher_repetition": self._gopher_repetition,
+            "gopher_quality": self._gopher_quality,
+            "fineweb": self._fineweb,
+        }
         for name in self.rules:
-            if name == "gopher_repetition":
-                scores += [(rows, score) for score in self._repetition(page)]
-            elif name == "gopher_quality":
-                scores += [(rows, score) for score in published.gopher_quality(page, self._english())]
-            elif name == "fineweb":
-                f = self.fineweb
-                limits = (f.line_punct, f.short_lines, f.char_dup, f.new_lines)
-                scores += [(rows, score) for score in published.fineweb(page, limits, f.short_line)]
-            elif name == "fineweb2":
+            if name == "fineweb2":
                 scores += self._fineweb2(page, langs)
+            elif name == "c4":
+                found, page, removed = self._c4(page)
+                scores += [(everything, score) for score in found]
+                parts = _parts(page, langs)
             else:
-                c = self.c4
-                found, page, removed = published.c4(
-                    page,
-                    terminal=c.terminal,
-                    min_words=c.min_words,
-                    max_word=c.max_word_length,
-                    min_sentences=c.min_sentences,
-                )
-                scores += [(rows, score) for score in found]
+                judge = judges[name]
+                scores += [(rows, score) for rows, part, singles in parts for score in judge(part, singles)]
         return scores, page, removed
 
-    def _repetition(self, page: published.Page) -> list[published.Score]:
+    def _c4(self, page: published.Page) -> tuple[list[published.Score], published.Page, dict[str, int]]:
+        c = self.c4
+        return published.c4(
+            page,
+            terminal=c.terminal,
+            min_words=c.min_words,
+            max_word=c.max_word_length,
+            min_sentences=c.min_sentences,
+        )
+
+    def _gopher_repetition(self, page: published.Page, singles: bool) -> list[published.Score]:
         r = self.gopher_repetition
         limits = (r.dup_para_frac, r.dup_para_char_frac, r.dup_line_frac, r.dup_line_char_frac)
-        return published.gopher_repetition(page, limits, r.top_n_grams, r.dup_n_grams)
+        return published.gopher_repetition(page, limits, r.top_n_grams, r.dup_n_grams, singles)
 
-    def _english(self) -> published.QualityLimits:
+    def _fineweb(self, page: published.Page, singles: bool) -> list[published.Score]:
+        f = self.fineweb
+        return published.fineweb(page, (f.line_punct, f.short_lines, f.char_dup, f.new_lines), f.short_line, singles)
+
+    def _gopher_quality(self, page: published.Page, singles: bool) -> list[published.Score]:
         q = self.gopher_quality
-        return published.QualityLimits(
+        limits = published.QualityLimits(
             q.min_words,
             q.max_words,
             q.min_word_length,
@@ -197,6 +211,7 @@ class Quality(Stage):
             q.stop_words,
             frozenset(q.stop_list),
         )
+        return published.gopher_quality(page, limits, singles)
 
     def _fineweb2(self, page: published.Page, langs: pa.Array) -> Scores:
         """FineWeb-2's order and choice of rules (fineweb-2-pipeline.py), with each language's own thresholds."""
@@ -210,6 +225,15 @@ class Quality(Stage):
         rows = np.flatnonzero(unknown)
         limit = 0.0 if self.unknown_language == "drop" else None
         return [*scores, (rows, published.over("fineweb2_no_profile", np.ones(len(rows)), limit))]
+
+
+def _parts(page: published.Page, langs: pa.Array) -> list[tuple[NDArray[np.int64], published.Page, bool]]:
+    """Rows of a batch, their texts, and whether characters are their words: one part, or two where languages mix."""
+    unspaced = pc.is_in(langs.cast(pa.string()), pa.array(UNSPACED)).to_numpy(zero_copy_only=False)
+    if unspaced.all() or not unspaced.any():
+        return [(np.arange(len(langs)), page, bool(unspaced.any()))]
+    both = ((np.flatnonzero(unspaced == singles), singles) for singles in (False, True))
+    return [(rows, page.take(rows), singles) for rows, singles in both]
 
 
 def _by_profile(page: published.Page, profile: dict[str, Any]) -> list[published.Score]:
