@@ -1,8 +1,8 @@
 """The bundled trainer: packed rows → a decoder-only Transformer, its metrics, samples and checkpoints.
 
 Reads packed shards and the tokenizer; writes `model/` (Hugging Face layout), `checkpoints/`, `metrics.jsonl`,
-`summary.json`, `samples.json`.
-This module holds the settings only, so that a recipe is checked without torch; the work is in `stages.train.loop`.
+`summary.json`, `samples.json`, `highlights.json`. This module holds the settings only, so that a recipe is checked
+without torch; the work is in `stages.train.loop`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.stage import Once, Problem, Stage, Step, Task
 
+AFTERWARDS = frozenset(
+    "tokenizer accumulate compile spread checkpoint_every keep_checkpoints validation_rows prompts sample_tokens "
+    "epochs max_steps".split()
+)
+"""Settings that leave the weights alone, but for rounding; the last two only through the steps, kept beside."""
+
 
 class Train(Stage):
     """Train a decoder-only Transformer on the packed rows; `depth` alone sets its shape."""
 
+    version: ClassVar[int] = 2
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "rows"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
@@ -30,18 +37,32 @@ class Train(Stage):
     kv_heads: int | None = Field(None, ge=1, description="Key and value heads [half the query heads].")
     ffn: int | None = Field(None, ge=32, description="Width of the SwiGLU layer [8/3 width, to a multiple of 32].")
     qk_norm: bool = Field(True, description="Normalise queries and keys (Qwen3); false: a Llama.")
+    tied: bool = Field(True, description="One matrix for the embedding and the output layer.")
     rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position embedding.")
-    batch: int = Field(8, ge=1, description="Packed rows per step.")
+    batch: int = Field(8, ge=1, description="Packed rows per step, of all processes and parts together.")
+    accumulate: int = Field(1, ge=1, description="Parts in which each process takes its share of a batch.")
     max_steps: int | None = Field(None, ge=1, description="Steps to take; null: `epochs` over the data.")
     epochs: float = Field(1.0, gt=0, description="Passes over the data, where `max_steps` is null.")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the blocks.")
     lr: float = Field(3e-3, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
-    min_lr: float = Field(0.1, ge=0, le=1, description="Share of the peak rate at which the cosine ends.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices only.")
+    schedule: Literal["cosine", "wsd"] = Field("cosine", description="After warm-up; wsd: level, then linear down.")
+    decay: float = Field(0.2, gt=0, le=1, description="Share of the steps in which wsd goes down.")
+    min_lr: float = Field(0.1, ge=0, le=1, description="Share of the peak rate at the end.")
+    weight_decay: float = Field(0.1, ge=0, description="The optimiser's, on matrices only.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the matrix products; weights are kept in fp32.")
-    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="The newest so many are kept.")
+    spike: float = Field(
+        20.0, ge=0, description="Skip a step whose gradient is so many times the usual norm; 0: never."
+    )
+    z_loss: float = Field(0.0, ge=0, description="Weight of log² of the softmax's sum in the loss.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Of products and activations; weights stay fp32. auto: bf16 where the machine multiplies it.",
+    )
+    compile: bool = Field(False, description="torch.compile for what is not attention or loss; needs a C++ compiler.")
+    spread: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: a model a process, or a share of it.")
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints, each with its bits per byte.")
+    keep_checkpoints: int = Field(2, ge=1, description="The newest so many are kept, and the best.")
     validation_rows: int = Field(256, ge=1, description="At most so many held-out rows are measured.")
     prompts: tuple[str, ...] = Field(("The ", "中国"), description="What the samples at the end begin with.")
     sample_tokens: int = Field(80, ge=1, description="Tokens of each sample.")
@@ -51,7 +72,7 @@ class Train(Stage):
         return (Once("train", self._run),)
 
     def check(self, folders: Sequence[Path]) -> list[Problem]:
-        """Whether torch is installed, and whether the shape is one."""
+        """Whether torch is installed, and whether the shape and the batch are possible."""
         absent = [name for name in ("torch", "safetensors") if find_spec(name) is None]
         problems = [Problem(("use",), f"{n} is not installed: pip install 'gristmill[train]'") for n in absent]
         width, heads, kv_heads, _ = self.shape()
@@ -59,6 +80,8 @@ class Train(Stage):
             problems.append(
                 Problem(("heads",), f"width {width}, {heads} heads, {kv_heads} kv_heads do not divide evenly")
             )
+        if self.batch % self.accumulate:
+            problems.append(Problem(("accumulate",), f"{self.batch} rows do not make {self.accumulate} equal parts"))
         return problems
 
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,6 +90,10 @@ class Train(Stage):
         heads = self.heads or max(1, width // 64)
         kv_heads = self.kv_heads or next(k for k in range(max(1, heads // 2), 0, -1) if heads % k == 0)
         return width, heads, kv_heads, self.ffn or -(-(8 * width // 3) // 32) * 32
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the weights: a checkpoint made with others is refused."""
+        return self.model_dump(mode="json", exclude=set(AFTERWARDS))
 
     def _run(self, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
         from stages.train.loop import train

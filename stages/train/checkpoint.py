@@ -1,8 +1,8 @@
-"""Checkpoints that resume to the same bits: safetensors for tensors, JSON for the rest, whole or absent; nothing is
-unpickled.
+"""Checkpoints that resume to the same bits: tensors in safetensors, the rest in JSON, whole or absent.
 
-Writes `checkpoints/step-NNNNNN/` under a temporary name and renames it; the newest whole one is where a run goes on
-from.
+Writes `checkpoints/step-NNNNNN/`, reads the newest. A folder is written under a temporary name, synced and renamed, so
+one that can be seen is complete; nothing is unpickled. The price is three times the model's bytes each (weights and
+AdamW's two moments). Tensors are whole whatever the number of processes, so another number may go on.
 """
 
 from __future__ import annotations
@@ -10,57 +10,79 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.train.model import Model
+TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
 class OtherDataError(Exception):
     """A checkpoint that was made with other shards or settings."""
 
 
-def save(folder: Path, model: Model, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int) -> None:
-    """Writes the checkpoint of state["step"] and removes all but the newest `keep`."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+def save(folder: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int) -> None:
+    """Writes the checkpoint of state["step"]; all but the newest `keep` and the best go.
+
+    The best is the one with the least "bits_per_byte" in its state, where there are any.
+    """
     path = folder / f"step-{state['step']:06}"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    temporary = folder / f".{path.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps(state, sort_keys=True))
-    for file in temporary.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+    (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+    for each in (*temporary.iterdir(), temporary):
+        _sync(each)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    _sync(folder)
+    found = complete(folder)
+    for old in set(found[:-keep]) - {best(found)}:
         shutil.rmtree(old)
 
 
-def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer, fingerprint: str) -> int:
-    """Loads the newest checkpoint into model and optimiser; the step to go on from, 0 where there is none.
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
-    Raises OtherDataError where it was made with other data.
+
+def best(found: list[Path]) -> Path | None:
+    """The checkpoint with the least bits per byte on the validation rows; None where none was measured."""
+    scores = {path: read_state(path).get("bits_per_byte") for path in found}
+    measured = {path: score for path, score in scores.items() if score is not None}
+    return min(measured, key=lambda path: measured[path]) if measured else None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside tensors."""
+    state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return state
+
+
+def newest(folder: Path, same: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Tensors and state of the newest checkpoint; None where there is none.
+
+    same: what must be as it was when the checkpoint was made; OtherDataError names what is not.
     """
-    found = sorted(folder.glob("step-*"))
+    found = complete(folder)
     if not found:
-        return 0
-    state = json.loads((found[-1] / "state.json").read_text())
-    if state["fingerprint"] != fingerprint:
-        raise OtherDataError(f"{found[-1]} was made with other shards or settings; remove it to start anew")
-    tensors = load_file(found[-1] / "tensors.safetensors")
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    own = optimizer.state_dict()
-    own["state"] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            own["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(own)
-    return int(state["step"])
+        return None
+    state = read_state(found[-1])
+    other = [name for name, value in same.items() if state.get(name) != value]
+    if other:
+        raise OtherDataError(
+            f"{found[-1]} was made with other shards or settings ({', '.join(other)}): remove {folder} to start anew"
+        )
+    return load_file(found[-1] / TENSORS), state
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,63 +1,112 @@
-"""How good a model is on held-out bytes: bits per byte, beside what compressors and simple models need.
+"""How well a model foretells held-out bytes: bits per byte, beside what simple models and a compressor need for them.
 
-Bits per byte = nats of the labelled tokens / ln 2 / bytes of those tokens: comparable across tokenizers. A
-document's first
-token has no prediction and its bytes are not counted; special tokens count no bytes but their nats do count.
+Reads batches of the validation split. Bits per byte = nats of the labelled tokens / ln 2 / bytes of those tokens, so it
+compares across tokenizers. A segment's first token is not foretold and its bytes are not counted, by anybody here;
+special tokens have no bytes, but foretelling them costs the model bits.
 """
 
 from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as fn
+from tokenizers import Tokenizer
+from torch import Tensor
 
+from stages.encoder import byte_alphabet
+from stages.train.attention import layout
 from stages.train.data import IGNORED, Batch
-from stages.train.model import Model, document_mask
+from stages.train.model import Model
+from stages.train.parallel import World
+
+Named = tuple[Batch, list[tuple[str, str]]]
+"""A batch, and (file of origin, language) of each of its documents."""
+
+
+def spelling(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes of each token id of a byte-level tokenizer; none for special tokens and unused ids."""
+    alphabet, vocabulary = byte_alphabet(), tokenizer.get_vocab(with_added_tokens=True)
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    spelt = [b""] * (max(vocabulary.values()) + 1)
+    for token, number in vocabulary.items():
+        if number not in special:
+            plain = all(char in alphabet for char in token)
+            spelt[number] = bytes(alphabet[char] for char in token) if plain else token.encode()
+    return spelt
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The validation rows, ready to be measured.
+
+    members: per batch, the groups of each document, int64 [documents, 3]: whole, source, language, as numbers in
+    `groups`, where "" is the whole. spelt: the bytes of each token id.
+    """
+
+    batches: list[Batch]
+    members: list[NDArray[np.int64]]
+    groups: list[str]
+    spelt: Sequence[bytes]
+
+    @classmethod
+    def of(cls, batches: Iterable[Named], spelt: Sequence[bytes]) -> HeldOut:
+        """A document's source is the first part of its file's name."""
+        kept, numbers, members = [], {"": 0}, []
+        for batch, names in batches:
+            labels = [("", f"source {source.split('/')[0]}", f"language {lang}") for source, lang in names]
+            rows = [[numbers.setdefault(label, len(numbers)) for label in row] for row in labels]
+            kept.append(batch)
+            members.append(np.array(rows, np.int64))
+        return cls(kept, members, list(numbers), spelt)
+
+    def measure(self, model: Model, world: World) -> dict[str, float]:
+        """Bits per byte by group; processes share the batches, and each is told all."""
+        sums = torch.zeros(len(self.groups), 2, dtype=torch.float64)
+        for turn in range(-(-len(self.batches) // world.size)):
+            number = turn * world.size + world.rank
+            mine = self._sums(model, number % len(self.batches), world.device)
+            if number < len(self.batches):  # in FSDP each process must take every turn
+                sums += mine
+        sums = world.total(sums.to(world.device)).cpu()
+        rows = zip(self.groups, sums.tolist(), strict=True)
+        return dict(sorted((name, cost / math.log(2) / size) for name, (cost, size) in rows if size))
+
+    def _sums(self, model: Model, number: int, device: torch.device) -> Tensor:
+        """Nats and bytes of each group in one batch: float64 [groups, 2]."""
+        batch = self.batches[number]
+        known = batch.labels != IGNORED
+        sizes = torch.tensor([len(one) for one in self.spelt])[batch.labels[known]]
+        pair = torch.stack([token_nats(model, batch, device).double(), sizes.double()], 1)
+        which = torch.from_numpy(np.repeat(self.members[number], batch.lengths, 0))[known]
+        sums = torch.zeros(len(self.groups), 2, dtype=torch.float64)
+        for column in range(which.shape[1]):
+            sums.index_add_(0, which[:, column], pair)
+        return sums
+
+    def baselines(self) -> dict[str, float]:
+        """The same bytes without a model: how many, and the bits per byte of xz -9e, of a uniform choice of tokens, and
+        of the held-out tokens' own frequencies (which no model is told)."""
+        labels = np.concatenate([batch.labels[batch.labels != IGNORED].numpy() for batch in self.batches])
+        text = b"".join(self.spelt[label] for label in labels.tolist())
+        size, counts = max(len(text), 1), np.bincount(labels)
+        shares = counts[counts > 0] / len(labels)
+        xz = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)
+        return {
+            "bytes": len(text),
+            "xz_bits_per_byte": round(8 * len(xz) / size, 4),
+            "unigram_bits_per_byte": round(float(-(shares * np.log2(shares)).sum()) * len(labels) / size, 4),
+            "uniform_bits_per_byte": round(math.log2(len(self.spelt)) * len(labels) / size, 4),
+        }
 
 
 @torch.no_grad()
-def bits_per_byte(model: Model, batches: Sequence[Batch], byte_lengths: NDArray[np.int32]) -> float:
-    """Bits per byte over all labelled tokens of the batches."""
-    lengths = torch.from_numpy(byte_lengths.astype(np.int64))
-    nats, size = 0.0, 0
-    for batch in batches:
-        hidden = model(batch.ids, batch.positions, document_mask(batch.documents))
-        known = batch.labels != IGNORED
-        loss = fn.cross_entropy(model.logits(hidden[known]).float(), batch.labels[known], reduction="sum")
-        nats += loss.item()
-        size += int(lengths[batch.labels[known]].sum())
-    return nats / math.log(2) / max(size, 1)
-
-
-def baselines(tokenizer: Any, batches: Sequence[Batch], byte_lengths: NDArray[np.int32]) -> dict[str, float]:
-    """Bytes of the batches' text, and bits per byte of xz -9e, of their own unigrams and of a uniform choice of
-    tokens."""
-    labels = np.concatenate([b.labels[b.labels != IGNORED].numpy() for b in batches])
-    size = int(byte_lengths[labels].sum())
-    text = b"\n".join(_texts(tokenizer, batches))
-    xz = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)
-    counts = np.bincount(labels).astype(np.float64)
-    share = counts[counts > 0] / counts.sum()
-    unigram = -(share * np.log2(share)).sum() * len(labels) / max(size, 1)
-    return {
-        "bytes": size,
-        "xz_bits_per_byte": round(8 * len(xz) / max(len(text), 1), 4),
-        "unigram_bits_per_byte": round(float(unigram), 4),
-        "uniform_bits_per_byte": round(math.log2(len(byte_lengths)) * len(labels) / max(size, 1), 4),
-    }
-
-
-def _texts(tokenizer: Any, batches: Sequence[Batch]) -> list[bytes]:
-    """The text of every segment, decoded."""
-    texts = []
-    for batch in batches:
-        for ids, documents in zip(batch.ids.numpy(), batch.documents.numpy(), strict=True):
-            edges = np.flatnonzero(np.diff(documents)) + 1
-            texts += [tokenizer.decode(part.tolist()).encode() for part in np.split(ids, edges)]
-    return texts
+def token_nats(model: Model, batch: Batch, device: torch.device) -> Tensor:
+    """−log p of each labelled token of a batch from those before it: float32 [labelled], on the CPU."""
+    where = layout(batch.lengths.tolist(), model.shape.heads, model.shape.kv_heads, device)
+    costs: Tensor = model(batch.ids.to(device), batch.positions.to(device), where, batch.labels.to(device), z=None)
+    return costs.cpu()

@@ -1,228 +1,341 @@
 """Training, from the first step or from the newest checkpoint, to the model on disk.
 
-AdamW (decay on matrices only), linear warm-up and cosine, clipped gradients, the loss averaged over the batch's
-labelled tokens.
-Logits are made for labelled tokens only. A run killed at any moment and run again ends with the same weights, bit
-for bit.
+Reads packed shards and the tokenizer; writes everything of the stage's folder. The loss is averaged over the labelled
+tokens of the global batch, which is the same whatever number of processes and parts share it. A run that was stopped
+and is run again ends with the same bits, on as many threads and processes: a sum's order depends on them.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import resource
 import signal
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from torch.nn import functional as fn
+from torch import Tensor
 
-from stages.encoder import byte_lengths
+from stages.encoder import digest, tokenizer_file
 from stages.train import checkpoint
-from stages.train.data import IGNORED, Batch, Rows
-from stages.train.evaluate import baselines, bits_per_byte
-from stages.train.generate import sample_text
-from stages.train.model import Model, Shape, document_mask
+from stages.train.attention import Layout, layout
+from stages.train.data import Batch, Rows, ahead
+from stages.train.estimate import flops_per_token, gemm_peak
+from stages.train.evaluate import HeldOut, spelling
+from stages.train.export import export, write_json
+from stages.train.generate import Choice, continue_all, prompt_ids, text_of
+from stages.train.model import Model, Shape
+from stages.train.optim import Guard, Optimizer, clip, rate_at
+from stages.train.parallel import World, like, whole
 
 if TYPE_CHECKING:
     from pipeline.stage import Task
     from stages.train import Train
 
+REPORT_SECONDS = 0.5
+Part = tuple[Batch, Layout]
+
 
 def train(stage: Train, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
-    """Trains and writes everything into `task.folder`. Returns counters: steps, tokens, parameters."""
-    rows = Rows(shards, task.seed)
-    tokenizer = _tokenizer(task)
-    model = Model(_shape(stage, rows.meta["vocab_size"]), task.seed)
-    optimizer = _optimizer(stage, model)
-    steps = stage.max_steps or max(1, round(stage.epochs * rows.total / stage.batch))
-    lengths = byte_lengths(tokenizer)
-    held = _held_out(shards, stage)
-    before = bits_per_byte(model, held, lengths) if held else math.nan
-    loss = _Loop(stage, task, model, optimizer, rows, steps).run()
-    summary: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": steps,
-        "tokens": steps * stage.batch * rows.length,
-        "loss": round(loss, 4),
+    """Trains and writes everything into `task.folder`. Returns counters: steps, tokens (labelled ones), parameters."""
+    world, rows = World(), Rows(shards, task.seed)
+    file = tokenizer_file(task.artifacts["tokenizer"])
+    if rows.meta["tokenizer_sha256"] != digest(file):
+        raise ValueError(f"{shards[0].parent} was packed with another tokenizer than {file}")
+    tokenizer = Tokenizer.from_file(str(file))
+    held = _held_out(shards, stage, tokenizer)
+    model = Model(shape_of(stage, rows.meta["vocab_size"]), task.seed, dtype_of(stage, world.device)).to(world.device)
+    before = held.measure(model, world) if held else {}
+    loop = Loop(stage, task, model, rows, held, world)
+    after = loop.run()
+    weights = {name: whole(value).cpu() for name, value in model.state_dict().items()}
+    if world.rank == 0:
+        summary = {
+            "parameters": sum(weight.numel() for weight in weights.values()),
+            "steps": loop.steps,
+            "tokens": loop.tokens,
+            "refused_steps": loop.guard.refused,
+            "loss": round(loop.loss, 4),
+        }
+        scores = {**_scores(before, after), **held.baselines()} if held else {}
+        write_json(task.folder / "summary.json", {**summary, **({"validation": scores} if scores else {})})
+        export(model.shape, weights, task.folder / "model", file, rows.meta)
+        plain = Model(model.shape, dtype=model.dtype)
+        plain.load_state_dict(weights)
+        texts = _samples(stage, task.seed, plain, tokenizer, rows.meta)
+        write_json(task.folder / "samples.json", texts)
+        write_json(task.folder / "highlights.json", _highlights(summary, scores, texts))
+    world.wait()
+    return {
+        "steps": loop.steps,
+        "tokens": loop.tokens,
+        "parameters": sum(weight.numel() for weight in weights.values()),
     }
-    if held:
-        after = bits_per_byte(model, held, lengths)
-        scores = {"bits_per_byte_before": round(before, 4), "bits_per_byte_after": round(after, 4)}
-        summary["validation"] = {**baselines(tokenizer, held, lengths), **scores}
-    _write(task.folder / "summary.json", summary)
-    export(model, task.folder / "model", _folder(task), rows.meta, rows.length)
-    texts = [
-        {"prompt": p, "text": sample_text(model, tokenizer, p, rows.meta, stage.sample_tokens, task.seed)}
-        for p in stage.prompts
-    ]
-    _write(task.folder / "samples.json", texts)
-    _write(task.folder / "highlights.json", _highlights(summary, texts))
-    return {name: int(summary[name]) for name in ("parameters", "steps", "tokens")}
 
 
-def _highlights(summary: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What a person wants to see first."""
-    notes = {"model": f"{summary['parameters']:,} parameters, {summary['tokens']:,} tokens, loss {summary['loss']}"}
-    if v := summary.get("validation"):
-        notes["validation bits per byte"] = (
-            f"{v['bits_per_byte_before']} before training, {v['bits_per_byte_after']} after; "
-            f"xz -9e on the same bytes {v['xz_bits_per_byte']}"
-        )
-    return notes | {f"sample {text['prompt']!r}": text["text"] for text in texts}
+class Loop:
+    """The steps of one run: what is left of them after the newest checkpoint.
 
-
-class _Loop:
-    """The steps of one run."""
+    steps: how many there are in all. step, tokens, loss: steps taken, labelled tokens seen, the last step's loss (nats
+    per token).
+    """
 
     def __init__(
-        self, stage: Train, task: Task, model: Model, optimizer: torch.optim.Optimizer, rows: Rows, steps: int
+        self,
+        stage: Train,
+        task: Task,
+        model: Model,
+        rows: Rows,
+        held: HeldOut | None = None,
+        world: World | None = None,
     ) -> None:
-        self.stage, self.task, self.model, self.optimizer, self.rows, self.steps = (
-            stage,
-            task,
-            model,
-            optimizer,
-            rows,
-            steps,
-        )
-        self.fingerprint = f"{rows.fingerprint()}:{stage.model_dump_json()}:{task.seed}"
+        """Goes on from the newest checkpoint in the task's folder; raises OtherDataError where it is not this run's."""
+        self.stage, self.task, self.model, self.rows, self.held = stage, task, model, rows, held
+        self.world = world or World()
+        if stage.batch % (self.world.size * stage.accumulate):
+            raise ValueError(f"{stage.batch} rows do not go evenly to {self.world.size} processes × {stage.accumulate}")
+        self.steps = stage.max_steps or max(1, round(stage.epochs * rows.total / stage.batch))
+        self.same = {"shards": rows.fingerprint(), "settings": stage.deciding(), "seed": task.seed, "steps": self.steps}
         self.folder = task.folder / "checkpoints"
+        self.forward = self.world.spread(model, stage.spread)
+        self.optimizer = Optimizer(model, stage.optimizer, stage.lr, stage.weight_decay)
+        state = self._resume()
+        self.guard = Guard(stage.spike, **state.get("guard", {}))
+        self.step, self.tokens, self.loss = state.get("step", 0), state.get("tokens", 0), state.get("loss", math.nan)
+        if stage.compile:
+            for block in model.blocks:
+                block.compile_halves()
         self.stopping = False
 
-    def run(self) -> float:
-        """Takes the steps that are left; the last step's loss."""
-        start = checkpoint.restore(self.folder, self.model, self.optimizer, self.fingerprint)
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, self._stop) if main else None
-        try:
-            return self._steps(start)
-        finally:
-            if main:
-                signal.signal(signal.SIGTERM, before)
+    def _resume(self) -> Mapping[str, Any]:
+        found = checkpoint.newest(self.folder, self.same)
+        if found is None:
+            return {}
+        tensors, state = found
+        own = self.model.state_dict()
+        weights = {name.removeprefix("model:"): value for name, value in tensors.items() if name.startswith("model:")}
+        self.model.load_state_dict({name: like(value, own[name]) for name, value in weights.items()})
+        prefix = "optimizer:"
+        self.optimizer.load({n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)})
+        return state
 
-    def _steps(self, start: int) -> float:
-        loss, told, since, began = math.nan, 0.0, start, time.perf_counter()
-        with (self.task.folder / "metrics.jsonl").open("a") as metrics:
-            for step in range(start, self.steps):
-                loss, norm = self.step(step)
-                now = time.perf_counter()
-                if now - told > 0.5 or step + 1 == self.steps:
-                    speed = (step + 1 - since) * self.stage.batch * self.rows.length / (now - began)
-                    news = {"step": step + 1, "steps": self.steps, "loss": loss, "tokens_per_second": speed}
-                    self.task.report(news)
-                    metrics.write(json.dumps({**news, "lr": self.rate(step), "gradient_norm": norm}) + "\n")
-                    told = now
-                if (step + 1) % self.stage.checkpoint_every == 0 or step + 1 == self.steps or self.stopping:
-                    state = {"step": step + 1, "fingerprint": self.fingerprint, "loss": loss}
-                    checkpoint.save(self.folder, self.model, self.optimizer, state, self.stage.keep_checkpoints)
-                if self.stopping:
-                    raise SystemExit(143)
-        if start == self.steps:
-            newest = sorted(self.folder.glob("step-*"))[-1]
-            loss = json.loads((newest / "state.json").read_text())["loss"]
-        return loss
+    def run(self) -> dict[str, float]:
+        """Takes the steps that are left; the bits per byte at the end, by group.
+
+        SIGTERM, in any process, saves a checkpoint after the step under way and exits with 143.
+        """
+        meter = _Meter(self)
+        batches = ahead(self._parts, range(self.step, self.steps))
+        scores: dict[str, float] = {}
+        with _on_sigterm(self._stop), _metrics(self.task.folder / "metrics.jsonl", self.step, self.world) as metrics:
+            for parts in batches:
+                norm, stopping = self.advance(parts)
+                news = meter.news(parts, norm)
+                last = self.step == self.steps
+                if last or self.step % self.stage.checkpoint_every == 0 or stopping:
+                    scores = self.held.measure(self.model, self.world) if self.held and not stopping else {}
+                    news |= {"bits_per_byte": scores} if scores else {}
+                    self.save(scores)
+                metrics(news)
+                if stopping:
+                    raise SystemExit(128 + signal.SIGTERM)
+        if self.held and not scores:
+            scores = self.held.measure(self.model, self.world)
+        return scores
+
+    def _parts(self, step: int) -> list[Part]:
+        """This process's parts of a batch, in order."""
+        stage, world, shape, made = self.stage, self.world, self.model.shape, []
+        for k in range(stage.accumulate):
+            batch = self.rows.batch(step, stage.batch, world.rank * stage.accumulate + k, world.size * stage.accumulate)
+            made.append((batch, layout(batch.lengths.tolist(), shape.heads, shape.kv_heads, world.device)))
+        return made
+
+    def advance(self, parts: Sequence[Part]) -> tuple[float, bool]:
+        """One optimiser step; the norm of its gradient before clipping, and whether some process is to stop."""
+        rate = self.stage.lr * rate_at(
+            self.step,
+            self.steps,
+            self.stage.warmup,
+            self.stage.min_lr,
+            self.stage.decay if self.stage.schedule == "wsd" else None,
+        )
+        known = sum(batch.known() for batch, _ in parts)
+        counts = self.world.total(torch.tensor([known, self.stopping], device=self.world.device)).tolist()
+        loss = self.gradients(parts, counts[0])
+        norm = clip(self.model.parameters(), self.stage.clip)
+        self.loss = float(self.world.total(loss))
+        if not self.guard.refuses(self.loss, norm):
+            self.optimizer.step(rate)
+        self.optimizer.clear()
+        self.step, self.tokens = self.step + 1, self.tokens + counts[0]
+        return norm, bool(counts[1])
+
+    def gradients(self, parts: Sequence[Part], known: int) -> Tensor:
+        """Adds up the gradients of the mean over all processes' `known` labelled tokens; this process's share of it."""
+        device, total = self.world.device, torch.zeros((), device=self.world.device)
+        for number, (batch, where) in enumerate(parts):
+            ids, positions, labels = (x.to(device) for x in (batch.ids, batch.positions, batch.labels))
+            with self._later(last=number + 1 == len(parts)):
+                loss = self.forward(ids, positions, where, labels, self.stage.z_loss) / max(known, 1)
+                (loss * self.world.size).backward()  # both DDP and FSDP take the mean over processes
+            total += loss.detach()
+        return total
+
+    def _later(self, *, last: bool) -> Any:
+        """Gradients are exchanged after the last part only."""
+        if self.world.size > 1 and self.stage.spread == "fsdp":
+            self.forward.set_requires_gradient_sync(last)  # type: ignore[operator]
+        elif self.world.size > 1 and not last:
+            return self.forward.no_sync()  # type: ignore[operator]
+        return nullcontext()
+
+    def save(self, scores: Mapping[str, float]) -> None:
+        """Writes a checkpoint of now. scores: bits per byte, if measured."""
+        tensors = {f"model:{name}": whole(value) for name, value in self.model.state_dict().items()}
+        tensors |= {f"optimizer:{name}": value for name, value in self.optimizer.state().items()}
+        own = {"step": self.step, "position": self.step * self.stage.batch, "tokens": self.tokens, "loss": self.loss}
+        state = {**self.same, **own, "guard": self.guard.state(), "bits_per_byte": scores.get("")}
+        if self.world.rank == 0:
+            checkpoint.save(self.folder, tensors, state, self.stage.keep_checkpoints)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to `min_lr` of the peak."""
-        warm = max(1, round(self.stage.warmup * self.steps))
-        if step < warm:
-            return self.stage.lr * (step + 1) / warm
-        share = (step - warm) / max(1, self.steps - warm)
-        low = self.stage.min_lr
-        return self.stage.lr * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
 
-    def step(self, number: int) -> tuple[float, float]:
-        """One optimiser step on batch `number`; (loss, norm of the gradient)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(number)
-        loss = batch_loss(self.model, self.rows.batch(number, self.stage.batch), self.stage.precision)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {number + 1}; a lower lr may help")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip)
-        self.optimizer.step()
-        return loss.item(), norm.item()
+class _Meter:
+    """How fast it goes."""
 
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.began, self.first, self.told = loop, time.perf_counter(), loop.step, -math.inf
+        self.peak = gemm_peak(loop.model.dtype, loop.world.device) * loop.world.size if loop.step < loop.steps else 1.0
+        self.tokens, self.flops = 0, 0.0
 
-def batch_loss(model: Model, batch: Batch, precision: str = "fp32") -> torch.Tensor:
-    """Mean cross-entropy over the labelled tokens of a batch."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        hidden = model(batch.ids, batch.positions, document_mask(batch.documents))
-        known = batch.labels != IGNORED
-        logits = model.logits(hidden[known])
-    return fn.cross_entropy(logits.float(), batch.labels[known])
-
-
-def export(model: Model, folder: Path, tokenizer: Path, meta: Mapping[str, Any], length: int) -> None:
-    """Writes the model as `transformers` loads it: Qwen3ForCausalLM, or LlamaForCausalLM without QK-norm."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = model.shape
-    kind = ("Qwen3ForCausalLM", "qwen3") if shape.qk_norm else ("LlamaForCausalLM", "llama")
-    config = {
-        "architectures": [kind[0]],
-        "model_type": kind[1],
-        "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "num_hidden_layers": shape.depth,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head,
-        "intermediate_size": shape.ffn,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": shape.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "attention_bias": False,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": length,
-        "dtype": "float32",
-        **{name: meta[name] for name in ("bos_id", "eos_id", "pad_id")},
-    }
-    ids = {name.replace("_id", "_token_id"): config.pop(name) for name in ("bos_id", "eos_id", "pad_id")}
-    _write(folder / "config.json", {**config, **ids})
-    _write(folder / "generation_config.json", ids)
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (tokenizer / name).exists():
-            (folder / name).write_bytes((tokenizer / name).read_bytes())
+    def news(self, parts: Sequence[Part], norm: float) -> dict[str, Any]:
+        """What is to be told of the step that was just taken; also tells the person watching."""
+        loop, now = self.loop, time.perf_counter()
+        tokens = sum(len(batch.ids) for batch, _ in parts) * loop.world.size
+        seen = sum(float(batch.positions.sum()) for batch, _ in parts) / sum(len(batch.ids) for batch, _ in parts)
+        self.tokens += tokens
+        self.flops += tokens * flops_per_token(loop.model.shape, seen + 1)
+        spent = now - self.began
+        news = {
+            "step": loop.step,
+            "steps": loop.steps,
+            "loss": loop.loss,
+            "gradient_norm": norm,
+            "refused": loop.guard.refused,
+            "tokens": loop.tokens,
+            "tokens_per_second": round(self.tokens / spent, 1),
+            "mfu": round(self.flops / spent / self.peak, 4),
+            "memory": _memory(loop.world.device),
+            "seconds_left": round(spent / (loop.step - self.first) * (loop.steps - loop.step), 1),
+        }
+        if now - self.told >= REPORT_SECONDS:
+            loop.task.report(news)
+            self.told = now
+        return news
 
 
-def _shape(stage: Train, vocab: int) -> Shape:
+def _memory(device: torch.device) -> int:
+    """The most bytes this process has held so far, on its device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def shape_of(stage: Train, vocab: int) -> Shape:
+    """The model that the settings mean."""
     width, heads, kv_heads, ffn = stage.shape()
-    return Shape(vocab, stage.depth, width, heads, kv_heads, ffn, stage.qk_norm, stage.rope_theta)
+    return Shape(vocab, stage.depth, width, heads, kv_heads, ffn, stage.qk_norm, stage.rope_theta, stage.tied)
 
 
-def _optimizer(stage: Train, model: Model) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.95), fused=True)
+def dtype_of(stage: Train, device: torch.device) -> torch.dtype:
+    """What to reckon in: bf16 where asked for, or by "auto" where the machine has products of its own for it."""
+    if stage.precision != "auto":
+        return torch.bfloat16 if stage.precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
-def _held_out(shards: Sequence[Path], stage: Train) -> list[Batch]:
-    files = sorted((shards[0].parent / "validation").glob("part-*.parquet") if shards else [])
-    files = files or sorted((shards[0].parent / "validation").glob("*.parquet"))
-    return Rows(files, 0).first(stage.validation_rows) if files else []
+def _held_out(shards: Sequence[Path], stage: Train, tokenizer: Tokenizer) -> HeldOut | None:
+    """The validation rows that `pack` left beside its shards; None where it held nothing out."""
+    found = sorted((shards[0].parent / "validation").glob("[!.]*.parquet"))
+    files = [path for path in found if pq.read_metadata(path).num_rows]
+    if not files:
+        return None
+    return HeldOut.of(Rows(files, 0).in_order(stage.validation_rows, 8), spelling(tokenizer))
 
 
-def _folder(task: Task) -> Path:
-    path = task.artifacts["tokenizer"]
-    return path if path.is_dir() else path.parent
+def _scores(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    scores: dict[str, Any] = {"bits_per_byte_before": round(before[""], 4), "bits_per_byte_after": round(after[""], 4)}
+    return scores | {"bits_per_byte": {name: round(score, 4) for name, score in after.items() if name}}
 
 
-def _tokenizer(task: Task) -> Tokenizer:
-    return Tokenizer.from_file(str(_folder(task) / "tokenizer.json"))
+def _samples(
+    stage: Train, seed: int, model: Model, tokenizer: Tokenizer, meta: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Each prompt and what the model makes of it."""
+    length, spelt = meta["sequence_length"], spelling(tokenizer)
+    prompts = [
+        prompt_ids(tokenizer, text, meta["bos_id"], max(length - stage.sample_tokens, 2)) for text in stage.prompts
+    ]
+    if not prompts:
+        return []
+    count = min(stage.sample_tokens, length - max(map(len, prompts)))
+    turns = list(continue_all(model, prompts, count, Choice(0.7, 40, 0.95), meta["eos_id"], seed))
+    tokens = [[one for one in column if one is not None] for column in zip(*turns, strict=True)]
+    return [
+        {"prompt": prompt, "text": prompt + "".join(text_of(ids, spelt))}
+        for prompt, ids in zip(stage.prompts, tokens, strict=True)
+    ]
 
 
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _highlights(
+    summary: Mapping[str, float], scores: Mapping[str, Any], texts: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """What a person wants to see first."""
+    notes = {"model": f"{summary['parameters']:,} parameters, {summary['tokens']:,} tokens, loss {summary['loss']}"}
+    if scores:
+        notes["validation bits per byte"] = (
+            f"{scores['bits_per_byte_before']} before training, {scores['bits_per_byte_after']} after; "
+            f"xz -9e on the same bytes {scores['xz_bits_per_byte']}"
+        )
+    return notes | {f"sample {text['prompt']!r}": text["text"] for text in texts}
+
+
+@contextmanager
+def _on_sigterm(handler: Any) -> Iterator[None]:
+    """Handles SIGTERM inside the block; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _metrics(path: Path, step: int, world: World) -> Iterator[Any]:
+    """Writes lines of metrics.jsonl, going on after `step`: lines of steps to be taken again are cut off."""
+    if world.rank:
+        yield lambda _: None
+        return
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        os.truncate(path, sum(map(len, lines[:step])))
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        yield lambda news: file.write(json.dumps(news) + "\n")
