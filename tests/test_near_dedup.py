@@ -122,6 +122,26 @@ def test_the_survivor_is_the_exact_one_whatever_the_batches(
     assert sizes == {str(k): sum(e[0] == k for e in expected) for k, e in enumerate(expected) if e[0] == k}
 
 
+def test_survivors_of_families_are_the_exact_ones() -> None:
+    chance, joined = random.Random(1), 0
+    for _ in range(400):
+        families = [set(chance.sample(range(40), chance.randrange(1, 30))) for _ in range(3)]
+        edits = [{chance.randrange(60) for _ in range(chance.randrange(6))} for _ in range(chance.randrange(1, 25))]
+        sets = [chance.choice(families) ^ edit or {1} for edit in edits]
+        clusters = sorted(chance.randrange(2) for _ in sets)
+        similarity, bounds = (
+            chance.choice([0.1, 0.5, 0.7, 0.8, 0.9, 1.0]),
+            chance.choice([(3, 999), (99, 50), (99, 999)]),
+        )
+        flat = np.array([x for one in sets for x in mixed(one)], np.uint64)
+        ends = np.cumsum([0, *map(len, sets)]).astype(np.int64)
+        groups = read_only(np.array(clusters, np.uint64))
+        found = [x.tolist() for x in survivors(read_only(flat), read_only(ends), groups, 0, similarity, *bounds)]
+        assert list(zip(*found, strict=True)) == oracles.greedy(sets, clusters, similarity, *bounds)
+        joined += sum(survivor != k for k, survivor in enumerate(found[0]))
+    assert joined > 1000
+
+
 def candidates(rows: Sequence[tuple[int, set[int]]], first: int) -> pa.RecordBatch:
     numbers = range(first, first + len(rows))
     found = [

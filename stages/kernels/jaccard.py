@@ -2,7 +2,8 @@
 
 Works on sorted sets of 64-bit shingles, cluster after cluster. Not every pair is compared: two sets of Jaccard ≥ t
 share one of the first |x| - ⌈t·|x|⌉ + 1 shingles of each in any common order (prefix filtering), and with the rare ones
-first a template that a whole cluster shares is in no prefix (Xiao et al. 2008, PPJoin). Costs 40 to 60 bytes a shingle.
+first a template that a whole cluster shares is in few prefixes, and too far back to be enough (positional filtering;
+both Xiao et al. 2008, PPJoin). Costs 40 to 60 bytes a shingle.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def _shared(values: NDArray[np.uint64], a: int, a_end: int, b: int, b_end: int, 
 
 
 @njit(cache=True, nogil=True)
-def _prefix(size: int, similarity: float) -> int:
-    """How many of a set's `size` shingles must be looked up."""
-    return int(min(max(size - int(np.ceil(similarity * size - 1e-6)) + 1, 1), size))
+def _prefix(size: int, smallest: int, similarity: float) -> int:
+    """How many of a set's `size` shingles must be looked up, where no other set has fewer than `smallest`."""
+    needed = max(similarity * size, similarity * (size + smallest) / (1 + similarity))
+    return int(min(max(size - int(np.ceil(needed - 1e-6)) + 1, 1), size))
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +79,8 @@ def _rarest(
     histogram: NDArray[np.int64],
     out: NDArray[np.int32],
 ) -> int:
-    """Slots of the `wanted` rarest shingles of a set, but for those that no other document has → out; how many."""
+    """Slots of the `wanted` rarest shingles of a set, the rarest first, but for those that no other document has → out;
+    how many."""
     for k in range(COMMON + 1):
         histogram[k] = 0
     for j in range(start, end):
@@ -87,15 +90,18 @@ def _rarest(
         below += histogram[limit]
         limit += 1
     at_limit, found = wanted - below, 0
+    for count in range(2, limit + 1):
+        here = at_limit if count == limit else histogram[count]
+        histogram[count] = found
+        found += here
     for j in range(start, end):
-        count = np.int64(counts[slot_of[j]])
-        if count > limit or (count == limit and at_limit == 0):
+        times = np.int64(counts[slot_of[j]])
+        if times == 1 or times > limit or (times == limit and at_limit == 0):
             continue
-        at_limit -= count == limit
-        if count > 1:
-            out[found] = slot_of[j]
-            found += 1
-    return found
+        at_limit -= times == limit
+        out[histogram[times]] = slot_of[j]
+        histogram[times] += 1
+    return int(found)
 
 
 @njit(cache=True, nogil=True)
@@ -105,6 +111,7 @@ def _nearest(
     ends: NDArray[np.int64],
     rare: NDArray[np.int32],
     found: int,
+    alone: int,
     heads: NDArray[np.int32],
     posts: NDArray[np.int32],
     floor: int,
@@ -113,19 +120,21 @@ def _nearest(
 ) -> tuple[int, float]:
     """(survivor, Jaccard) nearest to set k among those posted from `floor` on; (-1, similarity) where none reaches it.
 
-    rare: the `found` slots of set k's prefix. heads: per slot the last post; posts int32[m, 2]: (set, post before).
-    seen: scratch.
+    rare: the `found` slots of set k's prefix, rarest first, after the `alone` that no other set has. heads: per slot
+    the last post; posts int32[m, 3]: (set, post before, shingles of the set from here on). seen: scratch.
     """
     size, best, best_score = ends[k + 1] - ends[k], -1, similarity
     for j in range(found):
         post = np.int64(heads[rare[j]])
         while post >= floor:
-            other, post = np.int64(posts[post, 0]), np.int64(posts[post, 1])
+            other, rest, post = np.int64(posts[post, 0]), np.int64(posts[post, 2]), np.int64(posts[post, 1])
             if seen[other] == k:
                 continue
             seen[other] = k
             both = size + ends[other + 1] - ends[other]
             needed = np.int64(np.ceil(best_score * both / (1 + best_score) - 1e-6))
+            if min(size - alone - j, rest) < needed:  # in rarity they share nothing before this (positional filter)
+                continue
             shared = _shared(values, ends[k], ends[k + 1], ends[other], ends[other + 1], needed)
             score = shared / (both - shared)
             if score > best_score or (score == best_score and (best < 0 or other < best)):
@@ -146,7 +155,7 @@ def _plan(
             starts[count] = k
             count += 1
         largest = max(largest, ends[k + 1] - ends[starts[count - 1]])
-        prefix = _prefix(ends[k + 1] - ends[k], similarity)
+        prefix = _prefix(ends[k + 1] - ends[k], 0, similarity)
         posts, longest = posts + prefix, max(longest, prefix)
     starts[count] = n
     return starts, count, int(largest), int(posts), int(longest)
@@ -184,33 +193,34 @@ def survivors(
     starts, many, largest, most_posts, longest = _plan(ends, clusters, similarity)
     slots = _slots(largest)
     keys, counts, heads = np.empty(slots, np.uint64), np.empty(slots, np.uint8), np.empty(slots, np.int32)
-    slot_of, rare, histogram = (
-        np.empty(len(values), np.int32),
-        np.empty(longest, np.int32),
-        np.empty(COMMON + 1, np.int64),
-    )
-    posts, seen = np.empty((most_posts, 2), np.int32), np.full(n, -1)
+    slot_of, rare = np.empty(len(values), np.int32), np.empty(longest, np.int32)
+    posts, seen, histogram = np.empty((most_posts, 3), np.int32), np.full(n, -1), np.empty(COMMON + 1, np.int64)
     for cluster in range(many):
         first, last = starts[cluster], starts[cluster + 1]
         slots = _slots(ends[last] - ends[first])
         _count(values, ends[first], ends[last], slots, keys, counts, slot_of)
         for slot in range(slots):
             heads[slot] = -1
+        smallest = ends[first + 1] - ends[first]
+        for k in range(first, last):
+            smallest = min(smallest, ends[k + 1] - ends[k])
         block, used, floor, alive, alive_values = first, 0, 0, 0, 0
         for k in range(first, last):
             if k >= settled and (alive >= most or alive_values >= most_values):
                 block, floor, alive, alive_values = k, used, 0, 0
             blocks[k] = block
-            wanted = _prefix(ends[k + 1] - ends[k], similarity)
+            size = ends[k + 1] - ends[k]
+            wanted = _prefix(size, smallest, similarity)
             found = _rarest(ends[k], ends[k + 1], wanted, counts, slot_of, histogram, rare)
+            alone = min(wanted, histogram[1])
             if k >= settled:
-                best, score = _nearest(k, values, ends, rare, found, heads, posts, floor, seen, similarity)
+                best, score = _nearest(k, values, ends, rare, found, alone, heads, posts, floor, seen, similarity)
                 if best >= 0:
                     chosen[k], scores[k] = best, score
                     continue
-            alive, alive_values = alive + 1, alive_values + ends[k + 1] - ends[k]
+            alive, alive_values = alive + 1, alive_values + size
             for j in range(found):
                 slot = rare[j]
-                posts[used, 0], posts[used, 1], heads[slot] = k, heads[slot], used
+                posts[used, 0], posts[used, 1], posts[used, 2], heads[slot] = k, heads[slot], size - alone - j, used
                 used += 1
     return chosen, scores, blocks
