@@ -228,6 +228,31 @@ def test_a_sample_too_small_to_hold_any_out_says_so(tmp_path: Path) -> None:
     assert "for want of others" in (tmp_path / "tokenizer/stats.md").read_text(encoding="utf-8")
 
 
+def test_more_words_than_allowed_are_pruned_and_told(tmp_path: Path) -> None:
+    """2,600 words, half of them met twice: only those stay, whatever the shards."""
+    names = ["".join(chr(97 + k // 26**j % 26) for j in range(3)) for k in range(2600)]
+    texts = [f"-{name}" * (1 + k % 2) for k, name in enumerate(names)]
+    rows = [{"id": f"d{k}", "text": text, "source": f"a:{k}", "lang": None} for k, text in enumerate(texts)]
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+    stage = Tokenizer(vocab_size=400, max_words=1500, compare_gpt2=False)
+    counters = run(stage, [[batch]], tmp_path / "a")
+    run(stage, [[batch.slice(1300)], [batch.slice(0, 700), batch.slice(700, 600)]], tmp_path / "b")
+    stats = json.loads((tmp_path / "a/tokenizer/stats.json").read_text(encoding="utf-8"))
+    assert stats["least_met"] == 2
+    assert counters["words_pruned"] == counters["met_pruned"] == stats["words_pruned"]
+    assert 1100 < counters["words_pruned"] <= 1300
+    assert counters["words"] <= 1500
+    page = (tmp_path / "a/tokenizer/stats.md").read_text(encoding="utf-8")
+    assert f"{stats['words_pruned']:,} words met fewer than 2 times were pruned" in page
+    merges = [json.loads((tmp_path / k / "tokenizer/tokenizer.json").read_text())["model"]["merges"] for k in "ab"]
+    assert merges[0] == merges[1]
+
+
+def test_a_corpus_without_documents_gives_the_bytes(tmp_path: Path) -> None:
+    counters = run(Tokenizer(), [[corpus(0)], []], tmp_path)
+    assert (counters["words"], counters["vocabulary"]) == (0, 259)
+
+
 def test_files_that_do_not_give_a_text_back_are_refused(tmp_path: Path) -> None:
     from tokenizers.normalizers import Lowercase
 
