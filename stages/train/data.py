@@ -54,7 +54,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """A row group: ids int32 [rows, L], and where each row's segment lengths lie in `lengths`."""
 
     ids: NDArray[np.int32]
@@ -62,6 +62,7 @@ class _Group:
     edges: NDArray[np.int64]
 
     def row(self, number: int) -> Row:
+        """One of them."""
         return self.ids[number], self.lengths[self.edges[number] : self.edges[number + 1]]
 
 
@@ -85,7 +86,7 @@ class Rows:
             raise ValueError(f"{self.shards[0].parent}: shards that were not packed together, or not by pack")
         self.meta: dict[str, Any] = json.loads(packed.pop())
         self.length: int = self.meta["sequence_length"]
-        self._loaded: dict[int, _Group] = {}
+        self._loaded: dict[int, Group] = {}
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._inside: dict[tuple[int, int], NDArray[np.int64]] = {}
 
@@ -119,7 +120,7 @@ class Rows:
             table = pq.ParquetFile(self.shards[shard]).read_row_group(number, columns=["sources", "langs"])
             named = zip(table["sources"].to_pylist(), table["langs"].to_pylist(), strict=True)
             for k, (sources, langs) in enumerate(named):
-                yield self._load(group).row(k), [(s or "", g or "") for s, g in zip(sources, langs, strict=True)]
+                yield self.group(group).row(k), [(s or "", g or "") for s, g in zip(sources, langs, strict=True)]
 
     def _at(self, position: int) -> Row:
         epoch, place = divmod(position, self.total)
@@ -127,7 +128,7 @@ class Rows:
         which = int(np.searchsorted(ends, place, side="right"))
         group = int(order[which])
         inside = self._permutation(epoch, group)[place - int(ends[which] - self.sizes[group])]
-        return self._load(group).row(int(inside))
+        return self.group(group).row(int(inside))
 
     def _groups_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch's order of row groups, and the place after each one's last row."""
@@ -144,13 +145,14 @@ class Rows:
             self._inside[epoch, group] = chance.permutation(self.sizes[group])
         return self._inside[epoch, group]
 
-    def _load(self, group: int) -> _Group:
+    def group(self, group: int) -> Group:
+        """A row group, by its number as stored."""
         if group not in self._loaded:
             shard, number = self.groups[group]
             table = pq.ParquetFile(self.shards[shard]).read_row_group(number, columns=["input_ids", "seq_lengths"])
             ids, lengths = (table[name].combine_chunks() for name in ("input_ids", "seq_lengths"))
             _make_room(self._loaded)
-            self._loaded[group] = _Group(
+            self._loaded[group] = Group(
                 ids.flatten().to_numpy().reshape(-1, self.length),
                 lengths.flatten().to_numpy(),
                 np.concatenate([[0], np.cumsum(lengths.value_lengths().to_numpy(), dtype=np.int64)]),

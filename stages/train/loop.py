@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from stages.train import Train
 
 REPORT_SECONDS = 0.5
+TOLD = ("step", "steps", "loss", "tokens_per_second", "seconds_left")
+"""What a person watching is told; metrics.jsonl has all."""
 Part = tuple[Batch, Layout]
 
 
@@ -241,7 +243,7 @@ class _Meter:
             "seconds_left": round(spent / (loop.step - self.first) * (loop.steps - loop.step), 1),
         }
         if now - self.told >= REPORT_SECONDS:
-            loop.task.report(news)
+            loop.task.report({name: news[name] for name in TOLD})
             self.told = now
         return news
 
