@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from itertools import chain
 from typing import Literal
 
@@ -118,6 +119,7 @@ def _alternatives(pattern: str) -> list[list[tuple[str, bool]]]:
     return found
 
 
+@cache
 def character_classes(pattern: str) -> tuple[NDArray[np.uint8], list[frozenset[str]]]:
     """The class of each code point, uint8[0x110000], and for each class the atoms of the pattern that match it."""
     atoms = {atom for alternative in _alternatives(pattern) for atom, _ in alternative} - {"^"}

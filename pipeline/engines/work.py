@@ -68,11 +68,16 @@ class TaskSpec(Link):
     @property
     def wide(self) -> bool:
         """Whether the task gets a process of its own with all the cores."""
+        return self.phase == "once"
+
+    @property
+    def makes_artifact(self) -> bool:
+        """Whether what the task leaves in its folder is its answer."""
         return self.phase in ("finish", "once")
 
 
 class LinkResult(BaseModel):
-    """What a stage did in a task: rows and bytes read, files by stream, counters, drops by rule, seconds.
+    """What a stage did in a task: rows and bytes read, files by stream, counters, drops by rule, CPU seconds.
 
     kept, kept_bytes: of a fused stage, which writes no rows itself.
     """
@@ -116,7 +121,7 @@ def load_stage(use: str, settings: Mapping[str, Any], search: list[str]) -> Stag
 
 def run_task(spec: TaskSpec, report: Any) -> TaskResult:
     """Runs one task to its end. report: called with small mappings for whoever watches."""
-    began = time.perf_counter()
+    began = time.process_time()
     stage = load_stage(spec.use, spec.settings, spec.search)
     step = next(step for step in stage.steps() if step.name == spec.step)
     scratch = Path(spec.scratch)
@@ -139,7 +144,7 @@ def run_task(spec: TaskSpec, report: Any) -> TaskResult:
     job.run(step)
     shutil.rmtree(scratch, ignore_errors=True)
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    job.result.seconds, job.result.peak = time.perf_counter() - began, usage.ru_maxrss * 1024
+    job.result.seconds, job.result.peak = time.process_time() - began, usage.ru_maxrss * 1024
     return job.result
 
 
@@ -214,7 +219,7 @@ class _Job:
             for streams in (*self.before, self.streams):
                 streams.abandon()
             raise
-        if self.spec.wide:
+        if self.spec.makes_artifact:
             self.result.files["artifact"] = _tree(self.task.folder, Path(self.spec.root))
         self.result.counters, self.result.rules = dict(self.streams.counters), dict(self.streams.rules)
 
@@ -260,16 +265,16 @@ class _Job:
 
         def rows() -> Iterator[pa.RecordBatch]:
             done = streams.result
-            began = time.perf_counter()
+            began = time.process_time()
             for emit in step.run(_counted(batches, done), task):
                 streams.side(emit, step.aside)
                 if emit.rows is not None and len(emit.rows):
                     done.kept += len(emit.rows)
                     done.kept_bytes += int(row_bytes(emit.rows).sum())
-                    done.seconds += time.perf_counter() - began
+                    done.seconds += time.process_time() - began
                     yield emit.rows.cast(schema)
-                    began = time.perf_counter()
-            done.seconds += time.perf_counter() - began
+                    began = time.process_time()
+            done.seconds += time.process_time() - began
 
         return rows(), schema
 
@@ -282,7 +287,7 @@ class _Job:
                 self._tell()
 
     def _tell(self) -> None:
-        if (now := time.perf_counter()) - self.told > 0.5:
+        if (now := time.process_time()) - self.told > 0.5:
             self.told = now
             self.task.report({"rows": self.result.rows, "bytes": self.result.bytes})
 
@@ -322,9 +327,9 @@ class _Job:
 def _counted(batches: Iterator[pa.RecordBatch], result: LinkResult) -> Iterator[pa.RecordBatch]:
     """Batches as they come, counted; the time they take to come is not the reader's."""
     while True:
-        began = time.perf_counter()
+        began = time.process_time()
         batch = next(batches, None)
-        result.seconds -= time.perf_counter() - began
+        result.seconds -= time.process_time() - began
         if batch is None:
             return
         result.rows += len(batch)

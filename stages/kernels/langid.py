@@ -41,13 +41,15 @@ def pack_automaton(
 def depth(automaton: NDArray[np.uint64], first: int) -> int:
     """Bytes of the longest feature, as steps from the first state to the farthest: after so many, nothing that came
     before them matters (the automaton is that of Aho and Corasick 1975)."""
-    reached, edge, steps = np.zeros(len(automaton) >> 8, np.bool_), np.array([first >> 8]), -1
+    rows = automaton.reshape(-1, 256)
+    reached = np.zeros(len(rows), np.bool_)
+    edge, steps = np.array([first >> 8]), -1
     while len(edge):
         reached[edge] = True
         steps += 1
-        rows = automaton.reshape(-1, 256)[edge] >> FEATURE_BITS
-        edge = np.unique(rows.astype(np.int64) >> 8)
-        edge = edge[~reached[edge]]
+        found = np.zeros(len(rows), np.bool_)
+        found[(rows[edge] >> (FEATURE_BITS + np.uint64(8))).astype(np.int64)] = True
+        edge = np.flatnonzero(found & ~reached)
     return steps
 
 
