@@ -38,6 +38,7 @@ LimitOpt = Annotated[
     int | None, typer.Option("--limit", min=1, help="About N records: each source's first N/sources; repeatable.")
 ]
 StageArg = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, as quality or 05-quality.")]
+WeightsOpt = Annotated[str, typer.Option("--weights", help="How weights are kept: fp32, bf16 or int8.")]
 CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
 
@@ -269,22 +270,116 @@ def generate(
     top_p: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Of the likeliest tokens that make up this share.")
     ] = 0.95,
+    min_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="At least so many times as likely as the likeliest.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this string.")] = None,
+    weights: WeightsOpt = "fp32",
+    draft: Annotated[
+        Path | None, typer.Option("--draft", metavar="RUN", help="A run with a smaller model that guesses ahead.")
+    ] = None,
 ) -> None:
     """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
-    import importlib
-
     from pipeline.queries import model_folder, printable
 
-    with _guard():
-        write = importlib.import_module("stages.train.generate").generate
+    with _guard(), _values():
+        pieces = _door("stages.train.generate").generate(
+            model_folder(run),
+            prompt,
+            max_tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop or (),
+            weights=weights,
+            draft=model_folder(draft) if draft else None,
+        )
         sys.stdout.write(printable(prompt))
-        for piece in write(
-            model_folder(run), prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-        ):
+        for piece in pieces:
             sys.stdout.write(printable(piece))
             sys.stdout.flush()
         sys.stdout.write("\n")
+
+
+@app.command()
+def train(
+    run: RunArg,
+    out: OutOpt = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="A setting of `train`, as depth=6.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell what it would cost.")] = False,
+    budget: Annotated[float | None, typer.Option(help="With --plan: operations, as 1e18, to advise for.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The rows' tokenizer, where it is not in the run.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another model.")] = 0,
+    json_: JsonOpt = False,
+) -> None:
+    """Train on a run's packed rows with other settings; again to go on; torchrun -m pipeline.cli train for many
+    processes. Example: gristmill train runs/quickstart --set depth=6 --out runs/deeper."""
+    door = _door("stages.train.command")
+    with _guard(), _values():
+        if plan:
+            cost, lines = door.plan(run, set_ or [], budget, tokenizer)
+            answer(cost, as_json=json_, text="\n".join(lines))
+        elif out is None:
+            raise ValueError("--out is missing: where the model goes")
+        else:
+            summary = door.train(run, out, set_ or [], seed, tokenizer)
+            if os.environ.get("RANK", "0") == "0":
+                answer(summary, as_json=True)
+
+
+@app.command()
+def export(
+    run: RunArg,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="hf: the model; nanogpt, megatron, mds: the packed rows.")
+    ] = "hf",
+    json_: JsonOpt = False,
+) -> None:
+    """Write a run's model or packed rows as others read them. Example: gristmill export runs/quickstart model."""
+    with _guard(), _values():
+        files = [str(path) for path in _door("stages.train.command").export(run, folder, format_)]
+        answer(files, as_json=json_, text="\n".join(files))
+
+
+@app.command()
+def bench_inference(
+    run: RunArg,
+    prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of each prompt.")] = 128,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens written after it.")] = 64,
+    texts: Annotated[int, typer.Option("--texts", min=1, help="Texts at once.")] = 1,
+    weights: WeightsOpt = "fp32",
+    json_: JsonOpt = False,
+) -> None:
+    """Measure a run's model: time to first token, time per token, share of the memory's bandwidth.
+    Example: gristmill bench-inference runs/quickstart --weights int8."""
+    from pipeline.queries import model_folder
+
+    with _guard(), _values():
+        found = _door("stages.train.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
+        answer(found, as_json=json_, text="\n".join(f"{name:<26}{value:,.6g}" for name, value in found.items()))
+
+
+def _door(name: str) -> Any:
+    """A module of the trainer, loaded by name: the engine room knows no stage."""
+    import importlib
+
+    return importlib.import_module(name)
+
+
+@contextmanager
+def _values() -> Iterator[None]:
+    """What a stage finds wrong with the call, told as such."""
+    try:
+        yield
+    except ValueError as error:
+        say(error)
+        raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from stages.train.generate import Cache, Weights, ready
 from stages.train.model import Model
 
-BANDWIDTH_BYTES = 256 << 20
+BANDWIDTH_BYTES = 128 << 20
 ROUNDS = 3
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
-class OtherDataError(Exception):
+class OtherDataError(ValueError):
     """A checkpoint that was made with other shards or settings."""
 
 

@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from tokenizers import Tokenizer
@@ -201,6 +201,8 @@ def generate(
 
 def ready(folder: Path, weights: Weights) -> tuple[Model, dict[str, Any]]:
     """A model to read with, and its config."""
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights {weights}: known are {', '.join(get_args(Weights))}")
     model, config = load_model(folder)
     if weights == "int8":
         quantise(model)

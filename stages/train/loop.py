@@ -105,7 +105,7 @@ class Loop:
         self.world = world or World()
         if stage.batch % (self.world.size * stage.accumulate):
             raise ValueError(f"{stage.batch} rows do not go evenly to {self.world.size} processes × {stage.accumulate}")
-        self.steps = stage.max_steps or max(1, round(stage.epochs * rows.total / stage.batch))
+        self.steps = steps_of(stage, rows)
         self.same = {"shards": rows.fingerprint(), "settings": stage.deciding(), "seed": task.seed, "steps": self.steps}
         self.folder = task.folder / "checkpoints"
         self.forward = self.world.spread(model, stage.spread)
@@ -259,6 +259,11 @@ def shape_of(stage: Train, vocab: int) -> Shape:
     """The model that the settings mean."""
     width, heads, kv_heads, ffn = stage.shape()
     return Shape(vocab, stage.depth, width, heads, kv_heads, ffn, stage.qk_norm, stage.rope_theta, stage.tied)
+
+
+def steps_of(stage: Train, rows: Rows) -> int:
+    """Steps in all."""
+    return stage.max_steps or max(1, round(stage.epochs * rows.total / stage.batch))
 
 
 def dtype_of(stage: Train, device: torch.device) -> torch.dtype:
