@@ -48,7 +48,9 @@ class Train(Stage):
     accumulate: int = Field(1, ge=1, description="Parts in which each process takes its share of a batch.")
     max_steps: int | None = Field(None, ge=1, description="Steps to take; null: `epochs` over the data.")
     epochs: float = Field(1.0, gt=0, description="Passes over the data, where `max_steps` is null.")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the blocks.")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "muon", description="muon: for the matrices inside the blocks, AdamW for the rest; adamw: for all."
+    )
     lr: float = Field(3e-3, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
     schedule: Literal["cosine", "wsd"] = Field("cosine", description="After warm-up; wsd: level, then linear down.")
