@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,8 @@ class Encoder:
 
     def __init__(self, path: Path) -> None:
         """path: tokenizer.json or its folder. Raises FileNotFoundError, ValueError where it is not a tokenizer."""
-        from tokenizers import Tokenizer
-
         self.file = tokenizer_file(path)
-        self.exact = Tokenizer.from_file(str(self.file))
-        self.exact.encode_special_tokens = True
-        self.exact.no_padding()
-        self.exact.no_truncation()
-        self.fast, self.why = _gigatoken(self.file)
+        self.exact, self.fast, self.why = _opened(self.file)
         self.fallbacks = 0
 
     def encode(self, texts: pa.Array, ranks: NDArray[np.uint64] | None = None) -> Ids:
@@ -74,6 +69,23 @@ class Encoder:
             encoded = self.exact.encode_batch_fast(piece.to_pylist(), add_special_tokens=False)
             lists += [np.array(one.ids, np.int32) for one in encoded]
         return np.concatenate(lists), np.cumsum([len(ids) for ids in lists], dtype=np.int64)
+
+
+def _opened(file: Path) -> tuple[Any, Any, str]:
+    """The tokenizer of `tokenizers`, and what `_gigatoken` gives; remembered, since every shard's task asks."""
+    stat = file.stat()
+    return _open(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _open(file: Path, _size: int, _changed: int) -> tuple[Any, Any, str]:
+    from tokenizers import Tokenizer
+
+    exact = Tokenizer.from_file(str(file))
+    exact.encode_special_tokens = True
+    exact.no_padding()
+    exact.no_truncation()
+    return exact, *_gigatoken(file)
 
 
 def _gigatoken(file: Path) -> tuple[Any, str]:
@@ -126,10 +138,8 @@ def special_ids(path: Path) -> dict[str, int]:
     BOS and EOS stand for each other, padding is EOS (as GPT-2 is used). Without a config, the special tokens in order
     of their ids are BOS, EOS and padding, and the last one stands for those that are missing.
     """
-    from tokenizers import Tokenizer
-
     file = tokenizer_file(path)
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = _opened(file)[0]
     config = file.with_name("tokenizer_config.json")
     if config.is_file():
         names = _named(json.loads(config.read_text(encoding="utf-8")))

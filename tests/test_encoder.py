@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import encoder as encoder_module
-from stages.encoder import Encoder, byte_lengths, digest, special_ids
+from stages.encoder import Encoder, _open, byte_lengths, digest, special_ids
 from stages.tokenizer_bpe import PATTERNS, train_bpe
 from stages.tokenizer_files import save
 
@@ -38,9 +39,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without gigatoken."""
     monkeypatch.setitem(sys.modules, "gigatoken", None)
+    _open.cache_clear()
+    yield
+    _open.cache_clear()
 
 
 def plain(folder: Path, texts: list[str]) -> list[list[int]]:
