@@ -1,14 +1,15 @@
 """The command line: parse, make one call, render. Data goes to stdout, words for people to stderr.
 
 Exit codes: 0 done · 1 the run failed · 2 the recipe or the call is wrong · 3 a check missed · 130 interrupted, run
-again to
-resume. Everything but typer is imported inside the commands, so that `gristmill --help` answers in under 0.3 s.
+again to resume. Everything but typer is imported inside the commands, so that `gristmill --help` answers in under
+0.3 s.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,16 @@ def _guard(*, as_json: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         say("interrupted: run the same command again to go on from here")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, ends the block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
@@ -142,7 +153,7 @@ def run(
     from pipeline.queries import funnel, highlights
     from pipeline.runner import execute
 
-    with _guard(as_json=json_):
+    with _guard(as_json=json_), _interruptible():
         planned = _plan(recipe, out, limit, set_, force)
         engine = LocalEngine(workers or os.cpu_count() or 1)
         try:

@@ -70,35 +70,63 @@ def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(
     cli: Cli, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     recipe = write(tmp_path, "pause: 0.1", "pause: 0.05")
+    began = time.monotonic()
     assert cli("run", recipe, "--out", "calm", "--workers", 2).returncode == 0
-    chance, killed = random.Random(7), 0
+    took = time.monotonic() - began
+    chance, kills, attempts, whole = random.Random(7), 0, 0, False
     command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", "stormy", "--workers", "2", "--quiet"]
-    for attempt in range(10):
+    while kills < 10:
+        assert (attempts := attempts + 1) <= 60, "runs end before they can be disturbed"
         process = subprocess.Popen(
-            command,
+            [*command, "--force", "make"] if whole else command,
             cwd=tmp_path,
             env=environment,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(chance.uniform(0.25, 1.6))
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        workers = children.read_text().split() if children.exists() and process.poll() is None else []
-        if attempt % 2 and len(workers) > 1:
-            os.kill(int(workers[-1]), signal.SIGKILL)
-            assert process.wait(60) == 0, "a dead worker's task is tried again"
-            killed += 1
+        time.sleep(chance.uniform(0.1, 0.9) * took)
+        victim = worker_of(process) if kills % 2 else process.pid
+        if victim is not None and process.poll() is None:
+            (os.kill if kills % 2 else os.killpg)(victim, signal.SIGKILL)
+            kills += 1
+        whole = process.wait(60) == 0
+        if whole:  # a dead worker's task was tried again
             assert digest(tmp_path / "stormy") == digest(tmp_path / "calm")
-            cli("run", recipe, "--out", "stormy", "--force", "make", "--limit", "1")
-        elif process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait(60)
-    assert killed >= 5, "the test must disturb something"
     assert cli("run", recipe, "--out", "stormy", "--workers", 2).returncode == 0
     assert digest(tmp_path / "stormy") == digest(tmp_path / "calm")
     assert cli("verify", "stormy").returncode == 0
+
+
+def worker_of(process: "subprocess.Popen[bytes]") -> int | None:
+    """A process that the run has started; None where it ends first."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
+        if len(started := children.read_text().split()) > 1:  # the first one tracks resources
+            return int(started[-1])
+        time.sleep(0.01)
+    return None
+
+
+def test_asked_to_end_it_lets_the_task_that_has_all_cores_save_its_work(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    recipe = tmp_path / "alone.yaml"
+    recipe.write_text("stages:\n  - use: toy_stages:Make\n  - use: toy_stages:Alone\n")
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--quiet"]
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        folder = tmp_path / "runs/run/02-alone"
+        while not (folder / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(ending)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "run the same command again" in told
+        assert (folder / "saved").exists()
+        (folder / "begun").unlink()
+        (folder / "saved").unlink()
 
 
 def test_a_dead_worker_is_replaced_and_its_task_tried_again(cli: Cli, tmp_path: Path) -> None:

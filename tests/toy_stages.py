@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.stage import (
     Filter,
     Fold,
     Map,
+    Once,
     Rule,
     Source,
     Stage,
@@ -138,3 +140,21 @@ class DiesOnce(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         for batch in batches:
             yield Emit(batch)
+
+
+class Alone(Stage):
+    """Works on with all the cores until it is asked to end, then saves."""
+
+    gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
+
+    def steps(self) -> tuple[Step, ...]:
+        return (Once("alone", self._run),)
+
+    def _run(self, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
+        asked = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        (task.folder / "begun").touch()
+        asked.wait()
+        time.sleep(0.2)
+        (task.folder / "saved").touch()
+        raise SystemExit(128 + signal.SIGTERM)

@@ -1,8 +1,8 @@
 """Tasks on processes of this machine: spawned, single-threaded, long-lived; a dead worker's task is tried again.
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
-ended
-the parent. Tasks that want all the cores run in a process of their own. Starting a worker costs about half a second.
+ended the parent. Tasks that want all the cores run in a process of their own. Starting a worker costs about half a
+second.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.engines import Report, TaskError
 from pipeline.engines.work import TaskResult, TaskSpec, run_task
 
 ATTEMPTS = 3
+SAVING_SECONDS = 60
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -63,7 +64,7 @@ class LocalEngine:
                         todo.appendleft(_again(worker, outcome, report))
         except BaseException:
             for worker in busy:
-                worker.kill()
+                worker.end()
             raise
 
     def close(self) -> None:
@@ -118,6 +119,13 @@ class _Worker:
             self.kill()
             raise TaskError(f"{self.spec.stage} ({self.spec.key}): {value['message']}", value["trace"])
         return TaskResult.model_validate_json(value)
+
+    def end(self) -> None:
+        """Ends the process; one that has all the cores may first save what it has done (training, a checkpoint)."""
+        if self.wide:
+            self.process.terminate()
+            self.process.join(SAVING_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """Ends the process at once: nothing that it has not committed counts."""
