@@ -151,6 +151,7 @@ def run(
     from pipeline.engines.local import LocalEngine
     from pipeline.progress import Progress
     from pipeline.queries import funnel, highlights
+    from pipeline.report import report as page
     from pipeline.runner import execute
 
     with _guard(as_json=json_), _interruptible():
@@ -163,9 +164,10 @@ def run(
             engine.close()
         rows, text = funnel(planned.out)
         notes = highlights(planned.out)
-        text = "\n".join(
-            [text, *(f"{label}: {note}" for label, note in notes.items()), f"everything is in {planned.out}"]
-        )
+        where = planned.out / "report.html"
+        where.write_text(page(planned.out), encoding="utf-8")
+        told = [f"{label}: {note}" for label, note in notes.items()]
+        text = "\n".join([text, *told, f"everything is in {planned.out}; a page to look at: {where}"])
         idle = all(stage.why is None for stage in planned.stages)
         if idle and not json_:
             say(f"nothing to do: every stage of {planned.out} is done and up to date")
@@ -249,6 +251,20 @@ def explain(
     with _guard(as_json=json_):
         steps = explain_document(run, document)
         answer(steps, as_json=json_, text=render_explanation(document, steps))
+
+
+@app.command()
+def report(
+    run: RunArg,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Where [default: RUN/report.html].")] = None,
+) -> None:
+    """Write a run as one page to look at, with charts. Example: gristmill report runs/quickstart."""
+    from pipeline.report import report as page
+
+    with _guard():
+        path = to or run / "report.html"
+        path.write_text(page(run), encoding="utf-8")
+        answer(str(path), as_json=False)
 
 
 @app.command()

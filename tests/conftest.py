@@ -37,6 +37,6 @@ def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
 
 def digest(run: Path) -> dict[str, str]:
     """sha256 of every file of a run but its logs: what must not depend on workers or crashes."""
-    left_out = {"events.jsonl", "run.json", "inputs.json", ".lock"}
+    left_out = {"events.jsonl", "run.json", "inputs.json", "report.html", ".lock"}
     paths = [p for p in sorted(run.rglob("*")) if p.is_file() and p.name not in left_out]
     return {p.relative_to(run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
