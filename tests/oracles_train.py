@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from stages.pack import PACKED
+from stages.train.data import Batch
 from stages.train.model import Shape
 
 SHAPE = Shape(vocab=97, depth=2, width=32, heads=4, kv_heads=2, ffn=64)
@@ -32,6 +36,32 @@ def plain_loss(hidden: Tensor, head: Tensor, labels: Tensor, z: float) -> Tensor
     """Summed cross-entropy and z-loss from whole logits."""
     logits = hidden @ head.T
     return fn.cross_entropy(logits, labels, reduction="sum") + z * (logits.logsumexp(-1) ** 2).sum()
+
+
+def plain_ngram_nats(learnt: list[Batch], batch: Batch, vocab: int) -> np.ndarray:
+    """Witten-Bell from unigrams to trigrams, one token at a time; a document begins after an endless run of nothing."""
+    followers: dict[tuple[int | None, ...], Counter[int]] = defaultdict(Counter)
+
+    def histories(of: Batch) -> Iterator[tuple[int, list[tuple[int | None, ...]]]]:
+        ids, positions, labels = of.ids.tolist(), of.positions.tolist(), of.labels.tolist()
+        for k, label in enumerate(labels):
+            if label >= 0:
+                last, other = ids[k], ids[k - 1] if positions[k] else None
+                yield label, [(), (last,), (other, last)]
+
+    for one in learnt:
+        for label, contexts in histories(one):
+            for context in contexts:
+                followers[context][label] += 1
+    found = []
+    for label, contexts in histories(batch):
+        share = 1 / vocab
+        for context in contexts:
+            seen = followers[context]
+            if seen:
+                share = (seen[label] + len(seen) * share) / (seen.total() + len(seen))
+        found.append(-math.log(share))
+    return np.array(found)
 
 
 def tiny_tokenizer(folder: Path) -> Path:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from pipeline.stage import Once, Task
 from stages.train import Train
 from stages.train import attention as attention_module
 from stages.train import loss as loss_module
+from stages.train import ngram as ngram_module
 from stages.train.attention import layout
 from stages.train.checkpoint import OtherDataError
 from stages.train.data import IGNORED, Batch, Rows, ahead, collate
@@ -32,9 +34,19 @@ from stages.train.export import load_model
 from stages.train.loop import Loop, Part, shape_of
 from stages.train.loss import nats, summed_loss
 from stages.train.model import Model
+from stages.train.ngram import Ngrams, training_batches
 from stages.train.optim import PATIENCE, WINDOW, Guard, rate_at
 from stages.train.parallel import World
-from tests.oracles_train import LENGTH, SHAPE, pack_meta, plain_attention, plain_loss, tiny_tokenizer, write_rows
+from tests.oracles_train import (
+    LENGTH,
+    SHAPE,
+    pack_meta,
+    plain_attention,
+    plain_loss,
+    plain_ngram_nats,
+    tiny_tokenizer,
+    write_rows,
+)
 
 STAGE = Train(
     depth=2, width=32, heads=2, batch=4, max_steps=9, checkpoint_every=3, warmup=0.2, sample_tokens=5, precision="fp32"
@@ -380,12 +392,38 @@ def test_bits_per_byte_by_hand() -> None:
     }
     assert {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()} == found
     xz = 8 * len(lzma.compress(b"abcdghi", preset=9 | lzma.PRESET_EXTREME)) / 7
-    assert held.baselines() == {
+    counted = Ngrams([batch], 97)
+    assert held.baselines(counted) == {
         "bytes": 7,
+        "trigram_bits_per_byte": round(plain_ngram_nats([batch], batch, 97).sum() / math.log(2) / 7, 4),
         "xz_bits_per_byte": round(xz, 4),
         "unigram_bits_per_byte": round(5 * math.log2(5) / 7, 4),
         "uniform_bits_per_byte": round(5 * bits / 7, 4),
     }
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4), min_size=2, max_size=5),
+    st.integers(2, 6),
+    st.randoms(),
+)
+def test_trigrams_are_the_plain_ones(lengths: list[list[int]], vocab: int, chance: Random) -> None:
+    batches = [
+        collate([(np.array([chance.randrange(vocab) for _ in range(sum(row))], np.int32), np.array(row, np.int32))])
+        for row in lengths
+    ]
+    found = Ngrams(batches[1:], vocab).nats(batches[0]) if any(b.known() for b in batches[1:]) else None
+    if found is not None:
+        assert found == pytest.approx(plain_ngram_nats(batches[1:], batches[0], vocab))
+
+
+def test_trigrams_are_counted_on_the_first_rows(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Rows(shards(data), 0)
+    counted = [batch.ids.view(-1, LENGTH) for batch in training_batches(rows)]
+    stored = [row for group in range(len(rows.groups)) for row in rows.group(group).ids.tolist()]
+    assert torch.cat(counted).tolist() == stored
+    monkeypatch.setattr(ngram_module, "MOST", 20 * LENGTH - 1)
+    assert torch.cat([batch.ids.view(-1, LENGTH) for batch in training_batches(rows)]).tolist() == stored[:20]
 
 
 def test_spelling_is_the_tokenizers_own(data: Path) -> None:

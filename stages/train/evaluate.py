@@ -22,6 +22,7 @@ from stages.encoder import byte_alphabet
 from stages.train.attention import layout
 from stages.train.data import IGNORED, Batch
 from stages.train.model import Model
+from stages.train.ngram import Ngrams
 from stages.train.parallel import World
 
 Named = tuple[Batch, list[tuple[str, str]]]
@@ -88,16 +89,18 @@ class HeldOut:
             sums.index_add_(0, which[:, column], pair)
         return sums
 
-    def baselines(self) -> dict[str, float]:
-        """The same bytes without a model: how many, and the bits per byte of xz -9e, of a uniform choice of tokens, and
-        of the held-out tokens' own frequencies (which no model is told)."""
+    def baselines(self, counted: Ngrams) -> dict[str, float]:
+        """The same bytes without a Transformer: how many, and the bits per byte of xz -9e, of a uniform choice of
+        tokens, of the held-out tokens' own frequencies (which no model is told), and of the training rows' trigrams."""
         labels = np.concatenate([batch.labels[batch.labels != IGNORED].numpy() for batch in self.batches])
         text = b"".join(self.spelt[label] for label in labels.tolist())
         size, counts = max(len(text), 1), np.bincount(labels)
         shares = counts[counts > 0] / len(labels)
         xz = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)
+        trigrams = sum(float(counted.nats(batch).sum()) for batch in self.batches)
         return {
             "bytes": len(text),
+            "trigram_bits_per_byte": round(trigrams / math.log(2) / size, 4),
             "xz_bits_per_byte": round(8 * len(xz) / size, 4),
             "unigram_bits_per_byte": round(float(-(shares * np.log2(shares)).sum()) * len(labels) / size, 4),
             "uniform_bits_per_byte": round(math.log2(len(self.spelt)) * len(labels) / size, 4),

@@ -34,6 +34,7 @@ from stages.train.evaluate import HeldOut, spelling
 from stages.train.export import export, write_json
 from stages.train.generate import Choice, continue_all, prompt_ids, text_of
 from stages.train.model import Model, Shape
+from stages.train.ngram import Ngrams, training_batches
 from stages.train.optim import Guard, Optimizer, clip, rate_at
 from stages.train.parallel import World, like, whole
 
@@ -68,7 +69,8 @@ def train(stage: Train, shards: Sequence[Path], task: Task) -> Mapping[str, int]
             "refused_steps": loop.guard.refused,
             "loss": round(loop.loss, 4),
         }
-        scores = {**_scores(before, after), **held.baselines()} if held else {}
+        counted = Ngrams(training_batches(rows), rows.meta["vocab_size"]) if held else None
+        scores = {**_scores(before, after), **held.baselines(counted)} if held and counted else {}
         write_json(task.folder / "summary.json", {**summary, **({"validation": scores} if scores else {})})
         export(model.shape, weights, task.folder / "model", file, rows.meta)
         plain = Model(model.shape, dtype=model.dtype)
@@ -317,7 +319,7 @@ def _highlights(
     if scores:
         notes["validation bits per byte"] = (
             f"{scores['bits_per_byte_before']} before training, {scores['bits_per_byte_after']} after; "
-            f"xz -9e on the same bytes {scores['xz_bits_per_byte']}"
+            f"xz -9e on the same bytes {scores['xz_bits_per_byte']}, a trigram model {scores['trigram_bits_per_byte']}"
         )
     return notes | {f"sample {text['prompt']!r}": text["text"] for text in texts}
 
