@@ -1,8 +1,7 @@
 """A recipe: YAML → checked stages, or every error at once with file:line:column and the nearest right word.
 
 Reads one YAML file (safe load only) and `--set` overrides; writes nothing. Importing user stages runs their code: a
-recipe that
-names `use: my_stages:NoShouting` is as trusted as the file it names.
+recipe that names `use: my_stages:NoShouting` is as trusted as the file it names.
 """
 
 from __future__ import annotations

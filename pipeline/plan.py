@@ -1,8 +1,7 @@
 """A recipe → ordered, fingerprinted stages: each done already, or why not.
 
-Reads the recipe, the inputs (names, sizes, sha256) and the manifests in the run's folder; writes only `inputs.json`,
-a cache of
-digests by path, size and time of change. A file that changes and keeps all three is not seen to have changed.
+Reads the recipe, the inputs (names, sizes, sha256) and the manifests in the run's folder; writes only `inputs.json`, a
+cache of digests by path, size and time of change. A file that changes and keeps all three is not seen to have changed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions asked of a run: what is there, what went, and why.
 
-Reads manifests and shards, writes nothing. `explain` reads the id, source and url columns of every stage: about 50
-MB of text a
-millisecond's worth of ids, no index kept. Text is hostile: what goes to a terminal passes through `printable`.
+Reads manifests and shards, writes nothing. `explain` reads the id, source and url columns of every stage: about 50 MB
+of text a millisecond's worth of ids, no index kept. Text is hostile: what goes to a terminal passes through
+`printable`.
 """
 
 from __future__ import annotations

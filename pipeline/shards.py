@@ -1,8 +1,7 @@
 """Parquet shards: written whole or not at all, never changed, listed by a manifest that is written last.
 
-Reads and writes `part-*.parquet` (zstd) and `_manifest.json`. One row group is one batch, cut by the rows' own sizes
-at about
-8 MB whatever batches came in, so that the bytes do not depend on how rows arrived; a batch of it in memory is the
+Reads and writes `part-*.parquet` (zstd) and `_manifest.json`. One row group is one batch, cut by the rows' own sizes at
+about 8 MB whatever batches came in, so that the bytes do not depend on how rows arrived; a batch of it in memory is the
 price.
 """
 
@@ -166,9 +165,8 @@ class ShardWriter:
     passed.
 
     A file takes its name when it is whole. Nothing is written for an empty stream unless `even_empty`. Key-value
-    metadata of
-    the first batch's schema goes into the file. Raises pa.ArrowInvalid where a batch does not have the columns of
-    `schema`.
+    metadata of the first batch's schema goes into the file. Raises pa.ArrowInvalid where a batch does not have the
+    columns of `schema`.
     """
 
     def __init__(

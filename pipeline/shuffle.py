@@ -1,10 +1,9 @@
 """What Exchange means on disk: sorted runs per task, cut by key at read time, merged within a memory budget.
 
 Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is
-found by
-binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one read of
-the scattered rows; memory is one run (64 MB) while writing, about 64 MB of rows (one key's sort
-columns at least) while reading.
+found by binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one
+read of the scattered rows; memory is one run (64 MB) while writing, about 64 MB of rows (one key's sort columns at
+least) while reading.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class Emit:
     """What a step hands on for the rows it has just read.
 
     rows: the step's own output (kept documents, bands, packed rows). drops, quarantine: batches of `DROP`,
-    `QUARANTINE`.
-    aside: further named outputs, declared by the step. counters: integers, summed over all tasks of the stage.
+    `QUARANTINE`. aside: further named outputs, declared by the step. counters: integers, summed over all tasks of the
+    stage.
     """
 
     rows: pa.RecordBatch | None = None
@@ -90,10 +90,9 @@ class Emit:
 class Source:
     """A piece of input that one ingest task reads.
 
-    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does
-    not depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end".
-    input: which of the
-    stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
+    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does not
+    depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which
+    of the stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
     """
 
     path: str
@@ -110,11 +109,10 @@ class Task:
     """What a step's function may know of where it runs; equal for every engine and number of workers.
 
     stage: the folder's name ("05-quality"). index: the number of this shard, partition or source; count: how many there
-    are.     artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
+    are. artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
     beside: partition `index` of the step named by `Each.beside`. folder: where a Fold's finish or a Once writes.
     scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in the
-    output.
-    limit: at most so many records from this source, or None.
+    output. limit: at most so many records from this source, or None.
     """
 
     stage: str
@@ -156,13 +154,12 @@ class Each:
 class Exchange:
     """Rows regrouped by key and totally ordered.
 
-    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of
-    one key
-    meet in one partition. order: further columns that make the order total: `(key, *order)` must never tie, or ties
+    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of one
+    key meet in one partition. order: further columns that make the order total: `(key, *order)` must never tie, or ties
     must be alike. gather: reads a partition's rows in that order, in batches of bounded size (the rows of one key may
     span batches); None hands the rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into
-    partitions of
-    about `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's documents.
+    partitions of about `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's
+    documents.
     """
 
     name: str
@@ -184,9 +181,8 @@ class Fold:
     """Shards → one artifact, a folder.
 
     map: per shard, partial rows (None: `reads` is small already and is read as it is). finish: reads all partials in
-    shard order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order,
-    so finish
-    need not be commutative to give the same bytes for any number of workers.
+    shard order, one after the other, writes into `task.folder`, returns counters. Partials come in a stated order, so
+    finish need not be commutative to give the same bytes for any number of workers.
     """
 
     name: str

@@ -1,11 +1,9 @@
 """Proves the books of a run from its files alone.
 
-Reads every manifest and every file that it names; writes nothing. Two proofs a stage: each file's sha256, size and
-rows are
-those written down and no file is missing or extra; and the multiset of ids going in (the parent's kept rows) equals
-that
-of kept, dropped and quarantined rows together, compared by a sum of 128-bit hashes: 16 bytes of memory whatever the
-size.
+Reads every manifest and every file that it names; writes nothing. Two proofs a stage: each file's sha256, size and rows
+are those written down and no file is missing or extra; and the multiset of ids going in (the parent's kept rows) equals
+that of kept, dropped and quarantined rows together, compared by a sum of 128-bit hashes: 16 bytes of memory whatever
+the size.
 """
 
 from __future__ import annotations

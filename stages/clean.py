@@ -1,11 +1,9 @@
 """Text repair: exactly ftfy's, then our own rules for characters and lines.
 
-Reads documents, writes the same documents with mended text; one that ends up empty is dropped. A kernel proves line
-by line
-that nothing would change, and only the other lines are repaired in Python: the answer is that of ftfy's `fix_text`
-followed
-by the rules, byte for byte. Its one trade-off: a line that ftfy keeps changing after ROUNDS rounds
-sends its document to quarantine, where ftfy itself would go on, for hours if the line is made for it.
+Reads documents, writes the same documents with mended text; one that ends up empty is dropped. A kernel proves line by
+line that nothing would change, and only the other lines are repaired in Python: the answer is that of ftfy's `fix_text`
+followed by the rules, byte for byte. Its one trade-off: a line that ftfy keeps changing after ROUNDS rounds sends its
+document to quarantine, where ftfy itself would go on, for hours if the line is made for it.
 """
 
 from __future__ import annotations
@@ -261,8 +259,7 @@ def mend_line(line: str, angle: bool, tools: Tools, marks: set[str]) -> str:
     """One line through ftfy, segment by segment, and our rules for characters.
 
     angle: a "<" came in an earlier line of the text. marks: the names of the mends made are added to it. Raises
-    ValueError
-    if a segment does not settle.
+    ValueError if a segment does not settle.
     """
     config, segments = tools.ftfy, []
     for start in range(0, len(line), config.max_decode_length):

@@ -1,9 +1,8 @@
 """Language of each document: label, score and script; documents outside the keep-list are dropped.
 
 Reads documents; writes `lang`, `lang_score` (0–1) and the struct column `language`, whose `script` is the ISO 15924
-code of the script of most letters. Simplified and traditional Chinese have one label, `zh`, and two scripts,
-Hans and Hant.
-The default is py3langid's model run by a kernel over whole batches; the other two backends are called document by
+code of the script of most letters. Simplified and traditional Chinese have one label, `zh`, and two scripts, Hans and
+Hant. The default is py3langid's model run by a kernel over whole batches; the other two backends are called document by
 document, which is the price of choosing them.
 """
 

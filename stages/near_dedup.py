@@ -8,9 +8,8 @@ text twice: 96 MB/s a core, shards read and written, and no false removal among 
 
 What it takes for each document: 16 bytes on disk for each band (272 by default) and, for a candidate, 20 for each band
 that it shares and 8 for each shingle. In memory, clustering takes 80 to 100 bytes a candidate, whatever the sizes of
-bands and clusters; verification some 450 MB, and more only for
-a single giant document, since a cluster with more survivors than that is cut. Counters
-tell of `largest_band`, `largest_cluster` and `clusters_cut`.
+bands and clusters; verification some 450 MB, and more only for a single giant document, since a cluster with more
+survivors than that is cut. Counters tell of `largest_band`, `largest_cluster` and `clusters_cut`.
 """
 
 from __future__ import annotations

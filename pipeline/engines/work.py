@@ -1,8 +1,8 @@
 """The one function a worker runs: a task's description in, committed files and counts out.
 
-Reads the shards, runs or partials named by the spec; writes rows, drops, quarantine and asides through
-`ShardWriter`, each
-file whole or not at all. Nothing is remembered between tasks, so that any worker may run any task, twice if need be.
+Reads the shards, runs or partials named by the spec; writes rows, drops, quarantine and asides through `ShardWriter`,
+each file whole or not at all. Nothing is remembered between tasks, so that any worker may run any task, twice if need
+be.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a real dump suffers from: double encodings, personal data, bad records, boilerplate.
 
 Takes clean texts, gives damaged ones, and says what was done to each. The one trade-off: the damage is made here, so
-that
-its truth is known; the text it is done to is real.
+that its truth is known; the text it is done to is real.
 """
 
 from __future__ import annotations

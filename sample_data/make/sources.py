@@ -1,7 +1,7 @@
 """Reads unpacked Debian packages, gives documents: pages, manuals, books and dictionaries as text, pages also as bytes.
 
-The one trade-off: a page's text is found by the elements that hold it, package by package, and
-not by a general extractor, so the sample does not change when an extractor does.
+The one trade-off: a page's text is found by the elements that hold it, package by package, and not by a general
+extractor, so the sample does not change when an extractor does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Makes `scripts.tsv` and `han.tsv` beside this file: run by hand when Unicode or OpenCC has a new version.
 
-Reads the Unicode data of the package `regex` and the character dictionaries of `opencc-python-reimplemented`
-(install both
-first); neither dictionary package is needed to run the pipeline.
+Reads the Unicode data of the package `regex` and the character dictionaries of `opencc-python-reimplemented` (install
+both first); neither dictionary package is needed to run the pipeline.
 """
 
 from importlib.resources import files

@@ -1,8 +1,7 @@
 """Arrow arrays as flat numpy arrays: the only file that knows of offsets, slices and nulls.
 
 Reads any Arrow string, large_string, binary or large_binary array; copies nothing but 32-bit offsets. Every array
-handed
-on is read-only, since numba compiles a kernel once more for each mixture of writable and read-only arguments.
+handed on is read-only, since numba compiles a kernel once more for each mixture of writable and read-only arguments.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 def text_buffers(array: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The bytes of an array of n texts and where each starts: (data uint8[:], offsets int64[n + 1]).
 
-    Text k is `data[offsets[k]:offsets[k + 1]]`; offsets need not start at 0 (a slice keeps the whole data). Null
-    reads as
-    empty. array: a pyarrow Array or one-chunk column of string or binary type, sliced or not; else TypeError.
+    Text k is `data[offsets[k]:offsets[k + 1]]`; offsets need not start at 0 (a slice keeps the whole data). Null reads
+    as empty. array: a pyarrow Array or one-chunk column of string or binary type, sliced or not; else TypeError.
     """
     kind = str(array.type)
     if kind not in {"string", "large_string", "binary", "large_binary"}:

@@ -26,10 +26,10 @@ leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=Tr
 def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any, columns: int) -> Any:
     """Characters in n-grams of the words of n texts: int64[n, rules].
 
-    Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks uint32[w]. widths: int64[m], the n's
-    in ascending order, each once; places: int64[m, 2], the column for the commonest n-gram's characters (overlaps and
-    blanks between words counted, the first seen wins a tie) and that for characters in n-grams that occurred before
-    (after one, the next n words are passed over); -1 for none; columns: how many there are.
+    Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks uint32[w]. widths: int64[m], the n's in ascending
+    order, each once; places: int64[m, 2], the column for the commonest n-gram's characters (overlaps and blanks between
+    words counted, the first seen wins a tie) and that for characters in n-grams that occurred before (after one, the
+    next n words are passed over); -1 for none; columns: how many there are.
     """
     n, most = len(firsts), np.int64(0)
     for k in range(n):

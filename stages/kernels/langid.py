@@ -1,12 +1,10 @@
 """Language scores of documents by py3langid's model: a byte automaton, then naive Bayes.
 
 Reads UTF-8 bytes and the model's arrays; writes the best class and its probability for each document. It sums in
-float64,
-in the order in which features first occur, where py3langid sums in float32 in an order its BLAS chooses: so the
-answer is
-the same on every machine, and its probability differs from py3langid's by that rounding (3.2e-4 at most in 4,200
-documents, no label). The tables are larger than the caches, which sets the speed: 33 MB/s on short texts in many
-languages.
+float64, in the order in which features first occur, where py3langid sums in float32 in an order its BLAS chooses: so
+the answer is the same on every machine, and its probability differs from py3langid's by that rounding (3.2e-4 at most
+in 4,200 documents, no label). The tables are larger than the caches, which sets the speed: 33 MB/s on short texts in
+many languages.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ def pack_automaton(
     """One entry for a step of the automaton in place of three look-ups: uint64[rows * 256].
 
     transitions: the next state by row and byte; row_of, feature_of: by state, feature -1 for none. An entry holds,
-    above
-    `FEATURE_BITS`, where the next state's row starts, and below, its feature plus one.
+    above `FEATURE_BITS`, where the next state's row starts, and below, its feature plus one.
     """
     row_start = row_of.astype(np.uint64) << np.uint64(8)
     by_state = row_start << FEATURE_BITS | (feature_of + 1).astype(np.uint64)
@@ -71,10 +68,9 @@ def classify(
     data: uint8[:]; text k is `data[starts[k]:ends[k]]` (int64[n] each). automaton: of `pack_automaton`; first: where
     the row of its first state starts; longest: of `depth`. table: uint16[features, classes], the bits of float16
     log-likelihoods; prior: float32[classes]. alias: int64[classes], the class into which one's probability is folded
-    (for most, itself). weights: float64[m], log1p of the counts below m.
-    Score: log1p(count) times likelihood, summed over the features seen, plus the prior; divided by the square root
-    of the
-    text's bytes; softmax (py3langid 0.4, langid.py). A text without features scores the same in every class.
+    (for most, itself). weights: float64[m], log1p of the counts below m. Score: log1p(count) times likelihood, summed
+    over the features seen, plus the prior; divided by the square root of the text's bytes; softmax (py3langid 0.4,
+    langid.py). A text without features scores the same in every class.
     """
     n, classes = len(starts), len(prior)
     winner, probability = np.zeros(n, np.int64), np.zeros(n, np.float64)

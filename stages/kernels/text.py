@@ -1,8 +1,7 @@
 """Text over Arrow buffers: lines that cleaning might change, line ends and blank lines, letters by script.
 
-Reads UTF-8 bytes and offsets; writes spans, tidied bytes or counts. `find_suspects` proves that a line would come
-out of
-ftfy and of the character rules as it went in, and names the lines it cannot prove; it names too many rather than too
+Reads UTF-8 bytes and offsets; writes spans, tidied bytes or counts. `find_suspects` proves that a line would come out
+of ftfy and of the character rules as it went in, and names the lines it cannot prove; it names too many rather than too
 few.
 """
 
@@ -15,8 +14,8 @@ from numba import njit
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
 """Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
-joiner
-that may stay only after a JOINED; a word break that may stay only after a SPACED; ASCII that needs a closer look."""
+joiner that may stay only after a JOINED; a word break that may stay only after a SPACED; ASCII that needs a closer
+look."""
 COMBINING_SHIFT, CLASS_SHIFT = 8, 16
 """Where in an entry its canonical combining class is, and its class for the mojibake automaton (8 bits each)."""
 START, MIDDLE, BAD = 0, 1, 2
@@ -154,10 +153,9 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
     """Line ends and blank lines of n texts: (sizes int64[n], counts int64[n, 3]); writes the texts in a row into `out`.
 
     A return before a newline goes. strip: so do blanks (tab and Unicode's Zs) before it and at the text's end.
-    most_blank:
-    of a run of blank lines so many stay, empty, and none where the text starts or ends; below 0, all stay as they are.
-    Call it with an empty `out` for the sizes, then with uint8[sum of sizes]. counts: returns removed, lines stripped,
-    blank lines removed.
+    most_blank: of a run of blank lines so many stay, empty, and none where the text starts or ends; below 0, all stay
+    as they are. Call it with an empty `out` for the sizes, then with uint8[sum of sizes]. counts: returns removed,
+    lines stripped, blank lines removed.
     """
     n = len(offsets) - 1
     sizes, counts = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)

@@ -30,8 +30,8 @@ Extractor = Callable[[str], tuple[str, str]]
 def decoded(data: bytes, content_type: str) -> tuple[str, str]:
     """A page's HTML, and the charset it was read with; malformed bytes become U+FFFD.
 
-    In order: a byte order mark, valid UTF-8 (ASCII too, unless it has `SHIFTS`), the
-    charset of the HTTP header, of a meta tag, of detection.
+    In order: a byte order mark, valid UTF-8 (ASCII too, unless it has `SHIFTS`), the charset of the HTTP header, of a
+    meta tag, of detection.
     """
     from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
