@@ -375,6 +375,23 @@ def export(
 
 
 @app.command()
+def evaluate(
+    run: RunArg,
+    tasks: Annotated[list[Path], typer.Argument(metavar="TASKS", help="Files of questions, JSON lines.")],
+    weights: WeightsOpt = "fp32",
+    json_: JsonOpt = False,
+) -> None:
+    """Put questions to a run's model: multiple choice {"query", "choices", "gold"} or cloze {"text", "target"}.
+    Example: gristmill evaluate runs/quickstart questions.jsonl."""
+    from pipeline.queries import model_folder
+
+    door = _door("stages.train.tasks")
+    with _guard(), _values():
+        found = door.evaluate(model_folder(run), tasks, weights)
+        answer(door.as_json(found), as_json=json_, text=door.as_text(found))
+
+
+@app.command()
 def bench_inference(
     run: RunArg,
     prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of each prompt.")] = 128,
@@ -404,7 +421,7 @@ def _values() -> Iterator[None]:
     """What a stage finds wrong with the call, told as such."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         say(error)
         raise typer.Exit(2) from None
 

@@ -59,10 +59,10 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def model_folder(run: Path) -> Path:
-    """Where a run's trained model is. Raises QueryError where it has none."""
-    for name in reversed(manifests(run)):
-        if (run / name / "model" / "config.json").exists():
-            return run / name / "model"
+    """Where the model of a run, or of a training's own folder, is. Raises QueryError where there is none."""
+    for folder in (*(run / name for name in reversed(manifests(run))), run):
+        if (folder / "model" / "config.json").exists():
+            return folder / "model"
     raise QueryError(f"{run}: no trained model here; a recipe needs a `train` stage for it")
 
 
