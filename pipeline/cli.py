@@ -39,6 +39,10 @@ LimitOpt = Annotated[
     int | None, typer.Option("--limit", min=1, help="About N records: each source's first N/sources; repeatable.")
 ]
 StageArg = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, as quality or 05-quality.")]
+WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Processes [default: cores].")]
+TrainSetOpt = Annotated[
+    list[str] | None, typer.Option("--set", metavar="K=V", help="A setting of `train`, as depth=6.")
+]
 WeightsOpt = Annotated[str, typer.Option("--weights", help="How weights are kept: fp32, bf16 or int8.")]
 CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
@@ -138,7 +142,7 @@ def plan(
 def run(
     recipe: RecipeArg,
     out: OutOpt = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes [default: cores].")] = None,
+    workers: WorkersOpt = None,
     limit: LimitOpt = None,
     set_: SetOpt = None,
     force: Annotated[
@@ -335,9 +339,7 @@ def generate(
 def train(
     run: RunArg,
     out: OutOpt = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="K=V", help="A setting of `train`, as depth=6.")
-    ] = None,
+    set_: TrainSetOpt = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell what it would cost.")] = False,
     budget: Annotated[float | None, typer.Option(help="With --plan: operations, as 1e18, to advise for.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="The rows' tokenizer, where it is not in the run.")] = None,
@@ -372,6 +374,47 @@ def export(
     with _guard(), _values():
         files = [str(path) for path in _door("stages.train.command").export(run, folder, format_)]
         answer(files, as_json=json_, text="\n".join(files))
+
+
+@app.command()
+def ablate(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes that pack rows of one length.")],
+    out: Annotated[Path, typer.Option("--out", help="Where runs and models go.")] = Path("runs/ablate"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models trained on each recipe's rows.")] = 3,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option("--held-out", help="Parquet with `text` [default: what every recipe's `pack` holds out]."),
+    ] = None,
+    workers: WorkersOpt = None,
+    set_: TrainSetOpt = None,
+    json_: JsonOpt = False,
+) -> None:
+    """Train the same small model on each recipe's output and compare bits per byte; the same command resumes.
+    Example: gristmill ablate configs/ablate_raw.yaml configs/ablate_clean.yaml --set max_steps=500."""
+    from pipeline.config import load_recipe
+    from pipeline.engines.local import LocalEngine
+    from pipeline.plan import plan_rows
+    from pipeline.progress import Progress
+    from pipeline.runner import execute
+
+    door = _door("stages.train.ablate")
+    with _guard(as_json=json_), _values(), _interruptible():
+        loaded = {path.stem: load_recipe(path) for path in recipes}
+        if len(loaded) < len(recipes):
+            raise ValueError("two recipes have one name; files of different names are told apart in the table")
+        plans = {name: plan_rows(recipe, out / name) for name, recipe in loaded.items()}
+        engine = LocalEngine(workers or os.cpu_count() or 1)
+        try:
+            for planned in plans.values():
+                with Progress(quiet=json_) as progress:
+                    execute(planned, engine, progress)
+        finally:
+            engine.close()
+        runs = {name: planned.out for name, planned in plans.items()}
+        trains = [use.stage for use in loaded[recipes[0].stem].uses if use.stage.reads == "rows"]
+        base = trains[0].model_dump() if trains else {}
+        found = door.ablate(runs, base, set_ or [], seeds, out / "models", held_out or [], say)
+        answer(found, as_json=json_, text=door.as_text(found))
 
 
 @app.command()

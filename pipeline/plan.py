@@ -76,6 +76,15 @@ def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | 
     return Plan(recipe, out, limit, tuple(_with_shards(out, stages)))
 
 
+def plan_rows(recipe: Recipe, out: Path) -> Plan:
+    """Plans a run as far as its packed rows, every stage's shards kept. Raises RecipeError where it packs none."""
+    uses = tuple(use for use in recipe.uses if use.stage.reads != "rows")
+    if not any(use.stage.gives == "rows" for use in uses):
+        raise RecipeError([f"{recipe.path}: no stage packs rows; it needs a `pack` stage"])
+    settings = recipe.settings.model_copy(update={"intermediates": "keep"})
+    return make_plan(replace(recipe, uses=uses, settings=settings), out)
+
+
 def _fusable(planned: Planned | None) -> bool:
     """Whether a stage looks at one document at a time: a single `Each` over documents, which gives documents."""
     if planned is None or planned.stage.reads != "documents" or planned.stage.gives != "documents":

@@ -22,6 +22,9 @@ SMALL = {
     "multilingual": ["stages.tokenizer.vocab_size=600"],
     "web_chinese": ["stages.tokenizer.vocab_size=600"],
     "web_english": ["stages.tokenizer.vocab_size=600", "stages.extract.engine=resiliparse"],
+    "ablate_raw": ["stages.tokenizer.vocab_size=600", "stages.train.max_steps=2"],
+    "ablate_clean": ["stages.tokenizer.vocab_size=600"],
+    "ablate_concat": ["stages.tokenizer.vocab_size=600"],
     "tokenizer_only": ["stages.tokenizer.vocab_size=600"],
 }
 """Settings that make a trial small; the recipes that are not named run as they are."""

@@ -33,7 +33,7 @@ def test_the_stage_of_ten_lines_runs(cli: Cli, tmp_path: Path, readme: Path) -> 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_commands_and_flags_exist(cli: Cli, readme: Path) -> None:
     lines = [line for block in blocks(readme, "text") for line in block.splitlines() if line.startswith("gristmill ")]
-    assert len(lines) == 14
+    assert len(lines) == 16
     for line in lines:
         command = line.split()[1]
         usage = cli(command, "--help").stdout

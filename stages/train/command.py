@@ -42,7 +42,11 @@ def packed(run: Path, tokenizer: Path | None = None) -> tuple[Path, Path]:
 def settings(run: Path, changes: Sequence[str]) -> Train:
     """The settings of the run's own `train` stage, or the defaults, with `name=value` changes; ValueError tells."""
     found = [read_manifest(path.parent) for path in sorted(run.glob("*/_manifest.json"))]
-    base: dict[str, Any] = next((m.settings for m in reversed(found) if m is not None and m.use == "train"), {})
+    return settings_of(next((m.settings for m in reversed(found) if m is not None and m.use == "train"), {}), changes)
+
+
+def settings_of(base: Mapping[str, Any], changes: Sequence[str]) -> Train:
+    """Settings with `name=value` changes; ValueError tells what cannot be."""
     stage = Train.model_validate({**base, **dict(_change(change) for change in changes)})
     if problems := stage.check([]):
         raise ValueError("; ".join(problem.message for problem in problems))
@@ -61,14 +65,19 @@ def _change(text: str) -> tuple[str, Any]:
 
 def train(run: Path, out: Path, changes: Sequence[str], seed: int, tokenizer: Path | None) -> Mapping[str, Any]:
     """Trains on the run's rows into `out`, or goes on there; the summary."""
-    stage, (rows, file) = settings(run, changes), packed(run, tokenizer)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        task = Task("train", seed, 0, 1, out, Path(scratch), artifacts={"tokenizer": file}, report=_tell)
-        (step,) = stage.steps()
-        step.run(sorted(rows.glob("part-*.parquet")), task)  # type: ignore[arg-type, union-attr]
+    train_into(settings(run, changes), *packed(run, tokenizer), out, seed)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return summary
+
+
+def train_into(stage: Train, pack: Path, tokenizer: Path, out: Path, seed: int) -> None:
+    """Trains on a folder of packed rows into `out`, or goes on there."""
+    from stages.train import loop
+
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        task = Task("train", seed, 0, 1, out, Path(scratch), artifacts={"tokenizer": tokenizer}, report=_tell)
+        loop.train(stage, sorted(pack.glob("part-*.parquet")), task)
 
 
 def _tell(news: Mapping[str, Any]) -> None:

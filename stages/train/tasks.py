@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from stages.train.attention import layout
 from stages.train.generate import Weights, ready
+from stages.train.loss import CHUNK
 from stages.train.model import Model
 
 BATCH_TOKENS = 8192
@@ -126,14 +128,20 @@ def likelihoods(model: Model, pairs: Sequence[tuple[list[int], int]]) -> list[Li
         asked = np.concatenate([np.arange(end - count, end) for end, (_, count) in zip(ends, batch, strict=True)])
         where = layout(lengths.tolist(), model.shape.heads, model.shape.kv_heads, model.device)
         hidden = model(ids.to(model.device), positions.to(model.device), where)
-        logits = model.logits(hidden[torch.from_numpy(asked - 1).to(model.device)]).cpu()
-        wanted = ids[torch.from_numpy(asked)]
-        logp = logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0].double()
-        right = logits.argmax(-1) == wanted
+        hidden, wanted = hidden[torch.from_numpy(asked - 1).to(model.device)], ids[torch.from_numpy(asked)]
+        logp, right = (torch.cat(column) for column in zip(*_answers(model, hidden, wanted), strict=True))
         cuts = [count for _, count in batch]
         parts = zip(torch.split(logp, cuts), torch.split(right, cuts), strict=True)
         found += [Likelihood(float(nats.sum()), bool(hits.all())) for nats, hits in parts]
     return found
+
+
+def _answers(model: Model, hidden: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """log p of each wanted token (float64) and whether it is the likeliest, a few logits at a time."""
+    rows = max(1, CHUNK // model.shape.vocab)
+    for states, tokens in zip(torch.split(hidden, rows), torch.split(wanted, rows), strict=True):
+        logits = model.logits(states).cpu()
+        yield logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].double(), logits.argmax(-1) == tokens
 
 
 def _batches(pairs: Sequence[tuple[list[int], int]]) -> Iterator[list[tuple[list[int], int]]]:
