@@ -64,11 +64,12 @@ def words(texts: Texts, singles: bool = False) -> Words:
     from stages.kernels.words import find_words, put_words, read_words
 
     table, known, signs = tables()
-    *found, begins, finishes = find_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
-    cut_starts, cut_ends, cut_firsts = cut_chunks(texts.data, begins, finishes, table, known, signs, singles)
+    hashes, marks, firsts, left = find_words(texts.data, texts.starts, texts.ends, table, known, signs, singles)
+    cut_starts, cut_ends, cut_firsts = cut_chunks(texts.data, left, table, known, signs, singles)
     cut = read_words(texts.data, cut_starts, cut_ends, table)
-    hashes, marks, firsts = (read_only(part) for part in put_words(*found, *cut, cut_firsts))
-    return Words(hashes, marks, firsts[:-1], firsts[1:])
+    total = put_words(hashes, marks, firsts, left, *cut, cut_firsts)
+    firsts = read_only(firsts)
+    return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
 
 
 @cache
@@ -143,4 +144,8 @@ def _bits(cuts: list[int]) -> int:
 
 def word_hash(word: str) -> int:
     """The kernel's hash of one word."""
-    return sum((byte + 1) * pow(MULTIPLIER, place, 1 << 64) for place, byte in enumerate(word.encode())) & MASK
+    data, state = word.encode(), len(word.encode()) * MULTIPLIER & MASK
+    for place in range(0, len(data), 8):
+        state = (state ^ int.from_bytes(data[place : place + 8], "little")) * MULTIPLIER & MASK
+        state ^= state >> 32
+    return state

@@ -19,7 +19,7 @@ EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
 """What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
 what goes as a suffix after a digit."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
-"""The base of a word's hash, the sum of (byte + 1) · PRIME^place."""
+"""The multiplier of a word's hash."""
 PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
 COMMA, COLON, LESS, GREATER, EQUALS, SLASH = map(ord, ",:<>=/")
 EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(ord, "–~—@_?#")
@@ -32,27 +32,27 @@ leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=Tr
 
 
 @njit(cache=True, nogil=True)
-def cut_chunks(data: Any, begins: Any, finishes: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
+def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
     """The words of m chunks: (where each starts int64[w], where each ends int64[w], firsts int64[m + 1]).
 
-    Chunk j is `data[begins[j]:finishes[j]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
+    Chunk j is `data[left[j, 0]:left[j, 1]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
     rest is as for `kernels.words.find_words`. singles: characters of scripts without spaces are words of their own.
     """
     total, longest = np.int64(1), np.int64(1)
-    for j in range(len(begins)):
-        total, longest = total + finishes[j] - begins[j], max(longest, finishes[j] - begins[j])
-    starts, ends, firsts = np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(len(begins) + 1, np.int64)
+    for j in range(len(left)):
+        total, longest = total + left[j, 1] - left[j, 0], max(longest, left[j, 1] - left[j, 0])
+    starts, ends, firsts = np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(len(left) + 1, np.int64)
     scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
     count = np.int64(0)
-    for j in range(len(begins)):
-        n = _load(data, begins[j], finishes[j], table, scratch)
+    for j in range(len(left)):
+        n = _load(data, left[j, 0], left[j, 1], table, scratch)
         _cut(data, known, signs, scratch, cuts, n, singles)
         for k in range(n):
             if cuts[k]:
                 starts[count] = scratch[k, 2]
                 ends[count - 1 if k > 0 else count] = scratch[k, 2]
                 count += 1
-        ends[count - 1] = finishes[j]
+        ends[count - 1] = left[j, 1]
         firsts[j + 1] = count
     return starts[:count].copy(), ends[:count].copy(), firsts
 
@@ -77,11 +77,15 @@ def _sign(data: Any, start: int, end: int) -> Any:
 
 @leaf
 def _hash(data: Any, start: int, end: int) -> Any:
-    """The hash of some bytes."""
-    state, power = np.uint64(0), np.uint64(1)
+    """A word's hash: its size, then eight bytes at a time, the first the lowest."""
+    state, block = np.uint64(end - start) * PRIME, np.uint64(0)
     for j in range(start, end):
-        state += power * (np.uint64(data[j]) + np.uint64(1))
-        power *= PRIME
+        place = (j - start) & 7
+        block |= np.uint64(data[j]) << np.uint64(8 * place)
+        if place == 7 or j == end - 1:
+            state = (state ^ block) * PRIME
+            state ^= state >> np.uint64(32)
+            block = np.uint64(0)
     return state
 
 

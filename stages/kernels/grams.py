@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-REAL, LETTER, SHIFT = 1, 2, np.uint32(6)
+REAL, LETTER, SHIFT = 1, 2, np.uint32(7)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 
 SEEN = np.uint64(1 << 31)

@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SPACE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 1 << 3, 1 << 9, 1 << 12, 1 << 13
+SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
 SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
-"""Bits of a character's class; `stages.words` says what each means."""
-IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, LEFT, SHIFT = 1, 2, 4, 8, 16, 32, 6
+BEYOND = 1 << 31
+"""Bits of a character's class; `stages.words` says what each means. BEYOND: a byte of a character beyond ASCII."""
+IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, LEFT, BEGINS_LINE = (1 << bit for bit in range(7))
+SHIFT = 7
 """A word's flags (not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout; blanks
-other than one space precede it; it is a chunk left to be cut), and how far its length is shifted above them."""
+other than one space precede it; it is a chunk left to be cut; it is the first of its text or of a line of Unicode), and
+how far its length is shifted above them."""
+LONE, WHOLE, ENDED, OTHER = range(4)
+"""What a chunk is: one character; what only an exception cuts; that and one suffix; anything else."""
 EXCEPTION, PATTERN = 1, 2
 """What a candidate may be by first byte, last byte and size: an exception, one to be sought among finished words."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
-INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
-"""The base of a word's hash, the sum of (byte + 1) · PRIME^place, and its inverse."""
-DOT, LONGEST, MEMO = 46, 32, 16384
-"""A full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
+"""The multiplier of a word's hash."""
+TOPS, LOWER, SEVEN, ALL = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF))
+FROM_A, OVER_Z, PLACES = np.uint64(0x1F * 0x0101010101010101), np.uint64(0x0505050505050505), np.uint64(0x01020304050607)
+"""Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in."""
+BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 65536
+"""A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
@@ -33,159 +40,228 @@ inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper
 
 @njit(cache=True, nogil=True)
 def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of n texts but for chunks left: (hashes uint64[w], marks uint32[w], firsts int64[n + 1], begins
-    int64[m], finishes int64[m]).
+    """The words of n texts but for chunks left: (hashes uint64[bytes], marks uint32[bytes], firsts int64[n + 1], left
+    int64[m, 3]).
 
-    Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1]. marks: a word's
-    characters shifted by SHIFT, and its flags. A word that is LEFT has for its hash the number of a chunk, bytes
-    begins[j] to finishes[j]. table: uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits,
-    pattern, tail), and signs: uint8[8192], both from `stages.words`. singles: chunks with characters of scripts without
-    spaces are left.
+    Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1]; past the last, the arrays
+    are room for `put_words`. marks: a word's characters shifted by SHIFT, and its flags. A word that is LEFT has for its
+    hash the number of a chunk, a row of `left`: where it begins, where it ends, how many words it stands for. table:
+    uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs:
+    uint8[8192], both from `stages.words`. singles: chunks with characters of scripts without spaces are left.
     """
     total = 0
     for k in range(len(starts)):
         total += ends[k] - starts[k]
     hashes, marks, firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros(len(starts) + 1, np.int64)
-    memo, left = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 2), np.int64)
+    memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
     inner, count, chunks = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0), np.int64(0)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while True:
-            begin, word = _skip(data, i, end, table), count
+            (begin, blanks), word = _skip(data, i, end, near, table), count
             if begin == end:
                 break
-            blank = begin > i and (begin - i > 1 or data[i] != 32 or i == starts[k])
-            i, state, power, length, first, last, some, every, before, rest, all_rest = _read(data, begin, end, table)
-            kind = signs[_sign(data, begin, i)] if i - begin <= LONGEST else np.uint8(0)
-            if length == 1 or _is_plain(some & inner, first, last, some, kind, known, state):
-                hashes[count], marks[count] = state, _mark_of(some, every, length)
+            flags = np.uint32(BEGINS_LINE if i == starts[k] or blanks & LINE else 0)
+            if begin > i and (begin - i > 1 or data[i] != BLANK or i == starts[k]):
+                flags |= np.uint32(AFTER_BLANK)
+            i, kind, mark, last = _read(data, begin, end, near, table, inner)
+            if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, known, signs, EXCEPTION)):
+                hashes[count], marks[count] = _hash(data, begin, i), mark
                 count += 1
-            elif _is_ended(data, begin, i, rest & inner, first, before, last, rest, kind, signs):
-                final = np.uint64(data[i - 1]) + np.uint64(1)
-                hashes[count], marks[count] = state - power * INVERSE * final, _mark_of(rest, all_rest, length - 1)
-                hashes[count + 1], marks[count + 1] = final, _mark_of(last, last, 1)
+            elif kind == ENDED and not _may_join(data, begin, i, known, signs):
+                hashes[count], marks[count] = _hash(data, begin, i - 1), mark
+                hashes[count + 1], marks[count + 1] = _hash(data, i - 1, i), last
                 count += 2
             else:
+                state = _hash(data, begin, i)
                 slot = np.int64(state >> np.uint64(40)) & (MEMO - 1)
                 if memo[slot, 0] != state:
                     if chunks == len(left):
-                        larger = np.empty((2 * chunks, 2), np.int64)
-                        for j in range(chunks):
-                            larger[j, 0], larger[j, 1] = left[j, 0], left[j, 1]
-                        left = larger
-                    left[chunks, 0], left[chunks, 1] = begin, i
+                        left = _doubled(left)
+                    left[chunks, 0], left[chunks, 1], left[chunks, 2] = begin, i, 0
                     memo[slot, 0], memo[slot, 1] = state, chunks
                     chunks += 1
                 hashes[count], marks[count] = memo[slot, 1], LEFT
+                left[np.int64(memo[slot, 1]), 2] += 1
                 count += 1
-            if blank:
-                marks[word] |= np.uint32(AFTER_BLANK)
+            marks[word] |= flags
         firsts[k + 1] = count
-    return hashes[:count], marks[:count], firsts, left[:chunks, 0].copy(), left[:chunks, 1].copy()
+    return hashes, marks, firsts, left[:chunks].copy()
 
 
 @njit(cache=True, nogil=True)
-def put_words(hashes: Any, marks: Any, firsts: Any, cut_hashes: Any, cut_marks: Any, cut_firsts: Any) -> Any:
-    """The words of n texts with the words of chunks in the place of chunks left: (hashes, marks, firsts). Chunk j has
-    words cut_firsts[j] to cut_firsts[j + 1]."""
-    total = len(hashes)
-    for word in range(len(hashes)):
-        if marks[word] & LEFT:
-            chunk = np.int64(hashes[word])
-            total += cut_firsts[chunk + 1] - cut_firsts[chunk] - 1
-    out_hashes, out_marks, out_firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros_like(firsts)
-    count = np.int64(0)
-    for k in range(len(firsts) - 1):
-        for word in range(firsts[k], firsts[k + 1]):
-            if not marks[word] & LEFT:
-                out_hashes[count], out_marks[count] = hashes[word], marks[word]
-                count += 1
+def put_words(hashes: Any, marks: Any, firsts: Any, left: Any, cut_hashes: Any, cut_marks: Any, cut_firsts: Any) -> Any:
+    """Puts the words of chunks in the place of chunks left, from the end on, in the arrays of `find_words`; how many
+    words there are then. Chunk j has words cut_firsts[j] to cut_firsts[j + 1]."""
+    word = place = firsts[len(firsts) - 1]
+    for j in range(len(left)):
+        place += left[j, 2] * (cut_firsts[j + 1] - cut_firsts[j] - 1)
+    total = place
+    for k in range(len(firsts) - 2, -1, -1):
+        firsts[k + 1] = place
+        while word > firsts[k]:
+            word -= 1
+            mark = marks[word]
+            if not mark & LEFT:
+                place -= 1
+                hashes[place], marks[place] = hashes[word], mark
                 continue
-            chunk, first = np.int64(hashes[word]), count
-            for j in range(cut_firsts[chunk], cut_firsts[chunk + 1]):
-                out_hashes[count], out_marks[count] = cut_hashes[j], cut_marks[j]
-                count += 1
-            out_marks[first] |= marks[word] & np.uint32(AFTER_BLANK)
-        out_firsts[k + 1] = count
-    return out_hashes, out_marks, out_firsts
+            chunk = np.int64(hashes[word])
+            for j in range(cut_firsts[chunk + 1] - 1, cut_firsts[chunk] - 1, -1):
+                place -= 1
+                hashes[place], marks[place] = cut_hashes[j], cut_marks[j]
+            marks[place] |= mark & np.uint32(AFTER_BLANK | BEGINS_LINE)
+    return total
 
 
 @njit(cache=True, nogil=True)
 def read_words(data: Any, starts: Any, ends: Any, table: Any) -> Any:
     """(hashes uint64[w], marks uint32[w]) of the words `data[starts[j]:ends[j]]`."""
-    hashes, marks = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint32)
+    hashes, marks, near = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint32), _near(table)
     for word in range(len(starts)):
-        _, state, _, length, _, _, some, every, _, _, _ = _read(data, starts[word], ends[word], table)
-        hashes[word], marks[word] = state, _mark_of(some, every, length)
+        some, every, length = np.uint32(0), np.uint32(ALL), np.int64(0)
+        i = starts[word]
+        while i < ends[word]:
+            now, width = near[data[i]], 1
+            if now & BEYOND:
+                code, width = _decode(data, i)
+                now = table[code]
+            some, every, length, i = some | now, every & now, length + 1, i + width
+        hashes[word], marks[word] = _hash(data, starts[word], ends[word]), _mark_of(some, every, length)
     return hashes, marks
 
 
+@njit(nogil=True)
+def _near(table: Any) -> Any:
+    """The classes of bytes: uint32[256]."""
+    near = np.full(256, BEYOND, np.uint32)
+    near[:128] = table[:128]
+    return near
+
+
+@njit(nogil=True)
+def _doubled(rows: Any) -> Any:
+    """The rows in an array with room for twice as many."""
+    larger = np.empty((2 * len(rows), rows.shape[1]), rows.dtype)
+    larger[: len(rows)] = rows
+    return larger
+
+
 @inlined
-def _skip(data: Any, i: int, end: int, table: Any) -> Any:
-    """Where the blanks from `i` end."""
+def _skip(data: Any, i: int, end: int, near: Any, table: Any) -> Any:
+    """Where the blanks from `i` end, and the classes of any of them."""
+    some = np.uint32(0)
     while i < end:
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
+        now, width = near[data[i]], 1
+        if now & BEYOND:
             code, width = _decode(data, i)
-        if not table[code] & SPACE:
+            now = table[code]
+        if not now & SPACE:
             break
+        some |= now
         i += width
+    return i, some
+
+
+@inlined
+def _read(data: Any, begin: int, end: int, near: Any, table: Any, inner: Any) -> Any:
+    """A chunk: (where it ends, its kind, the mark of it or of all but its suffix, that of its suffix).
+
+    A run of ASCII letters, with a blank or one suffix after it, needs no look at each letter.
+    """
+    i = _letters(data, begin, end)
+    if i > begin:
+        mark = np.uint32(i - begin) << np.uint32(SHIFT) | np.uint32(IS_REAL | HAS_LETTER)
+        if i == end or near[data[i]] & SPACE:
+            return i, WHOLE, mark, mark
+        last = near[data[i]]
+        suffix = last & SUFFIX or (data[i] == DOT and near[data[i - 1]] & STOPPED)
+        if suffix and (i + 1 == end or near[data[i + 1]] & SPACE):
+            return i + 1, ENDED, mark, _mark_of(last, last, 1)
+    length, first, last, i = np.int64(0), np.uint32(0), np.uint32(0), begin
+    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
+    before, rest, all_rest = last, some, every
+    while i < end:
+        now, width = near[data[i]], 1
+        if now & BEYOND:
+            code, width = _decode(data, i)
+            now = table[code]
+        if now & SPACE:
+            break
+        before, rest, all_rest, last = last, some, every, now
+        some, every, first = some | now, every & now, first if length else now
+        length, i = length + 1, i + width
+    mark = _mark_of(some, every, length)
+    if length == 1:
+        return i, LONE, mark, mark
+    if not (some & inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
+        return i, WHOLE, mark, mark
+    plain = not (rest & inner or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT))
+    if plain and data[i - 1] < 0x80 and (last & SUFFIX or (data[i - 1] == DOT and before & STOPPED)):
+        return i, ENDED, _mark_of(rest, all_rest, length - 1), _mark_of(last, last, 1)
+    return i, OTHER, mark, mark
+
+
+@inlined
+def _letters(data: Any, i: int, end: int) -> Any:
+    """Where the ASCII letters from `i` end."""
+    while i < end:
+        block = _block(data, i, end)
+        seven = (block | LOWER) & SEVEN
+        others = ~((seven + FROM_A) & ~(seven + OVER_Z) & ~block) & TOPS
+        if others:
+            first = (others & (~others + np.uint64(1))) >> np.uint64(7)
+            return i + np.int64(first * PLACES >> np.uint64(56))
+        i += 8
     return i
 
 
 @inlined
-def _read(data: Any, i: int, end: int, table: Any) -> Any:
-    """A chunk from `i` on: (where it ends, hash, the power of its size, characters, classes of the first, the last, any
-    and all, then of the last but one, and of any and all but the last)."""
-    length, first, last, state, power = np.int64(0), np.uint32(0), np.uint32(0), np.uint64(0), np.uint64(1)
-    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-    before, rest, all_rest = last, some, every
-    while i < end:
-        byte = data[i]
-        if byte < 0x80:
-            now = table[byte]
-            if now & SPACE:
-                break
-            state += power * (np.uint64(byte) + np.uint64(1))
-            power *= PRIME
-            i += 1
-        else:
-            code, width = _decode(data, i)
-            now = table[code]
-            if now & SPACE:
-                break
-            for j in range(i, i + width):
-                state += power * (np.uint64(data[j]) + np.uint64(1))
-                power *= PRIME
-            i += width
-        before, rest, all_rest, last = last, some, every, now
-        some |= now
-        every &= now
-        if length == 0:
-            first = now
-        length += 1
-    return i, state, power, length, first, last, some, every, before, rest, all_rest
+def _hash(data: Any, start: int, end: int) -> Any:
+    """A word's hash: its size, then eight bytes at a time."""
+    state = np.uint64(end - start) * PRIME
+    while start < end:
+        state = (state ^ _block(data, start, end)) * PRIME
+        state ^= state >> np.uint64(32)
+        start += 8
+    return state
 
 
 @inlined
-def _is_plain(inner: Any, first: Any, last: Any, some: Any, kind: Any, known: Any, state: Any) -> bool:
-    """Whether no rule can cut a chunk: nothing to strip at its edges, nothing inside, no unit after a digit, no
-    exception."""
-    if inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT):
-        return False
-    return not kind & EXCEPTION or _find(known, state) < 0
+def _block(data: Any, i: int, end: int) -> Any:
+    """Eight bytes from `i` on, the first the lowest; 0 for those from `end` on."""
+    if i + 8 > len(data):
+        return _last_block(data, i, end)
+    at, block = np.uint64(i), np.uint64(0)
+    for k in range(8):
+        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
+        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
+    return block if end - i >= 8 else block & ALL >> np.uint64(64 - 8 * (end - i))
+
+
+@leaf
+def _last_block(data: Any, i: int, end: int) -> Any:
+    """The same where the buffer ends."""
+    block = np.uint64(0)
+    for k in range(min(end - i, 8)):
+        block |= np.uint64(data[i + k]) << np.uint64(8 * k)
+    return block
+
+
+@leaf
+def _may_join(data: Any, start: int, end: int, known: Any, signs: Any) -> bool:
+    """Whether a word and its suffix, or the word, are an exception or may be part of one."""
+    kinds = EXCEPTION | PATTERN
+    return _is_known(data, start, end, known, signs, kinds) or _is_known(data, start, end - 1, known, signs, kinds)
 
 
 @inlined
-def _is_ended(
-    data: Any, begin: int, end: int, inner: Any, first: Any, before: Any, last: Any, rest: Any, kind: Any, signs: Any
-) -> bool:
-    """Whether a chunk is a plain word and one ASCII suffix, and neither it nor the word may be an exception."""
-    if inner or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT) or end - begin > LONGEST:
+def _is_known(data: Any, start: int, end: int, known: Any, signs: Any, kinds: int) -> bool:
+    """Whether some bytes are among the exceptions; one of other kinds may count too."""
+    if end - start > LONGEST:
         return False
-    if data[end - 1] >= 0x80 or not (last & SUFFIX or (data[end - 1] == DOT and before & STOPPED)):
-        return False
-    return not (kind | signs[_sign(data, begin, end - 1)]) & (EXCEPTION | PATTERN)
+    sign = (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
+    return (signs[sign] & kinds) != 0 and _find(known, _hash(data, start, end)) >= 0
 
 
 @leaf
@@ -203,7 +279,7 @@ def _decode(data: Any, i: int) -> Any:
 @inlined
 def _mark_of(some: Any, every: Any, length: int) -> Any:
     """A word's length and flags from the classes of any and of all of its characters."""
-    found = np.uint32(length << SHIFT)
+    found = np.uint32(length) << np.uint32(SHIFT)
     if not every & SYMBOL:
         found |= np.uint32(IS_REAL)
     if some & LETTER:
@@ -213,12 +289,6 @@ def _mark_of(some: Any, every: Any, length: int) -> Any:
     if every & PUNCTUATION:
         found |= np.uint32(IS_PUNCTUATION)
     return found
-
-
-@leaf
-def _sign(data: Any, start: int, end: int) -> Any:
-    """A candidate's place in `signs`."""
-    return (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
 
 
 @leaf
