@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST = (1 << bit for bit in range(2, 12))
-SINGLE, DIGIT = 1 << 17, 1 << 20
+SINGLE, INNER, DIGIT = 1 << 17, 1 << 19, 1 << 20
 """Bits of a character's class; `stages.words` says what each means."""
 EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
 """What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
@@ -32,16 +32,17 @@ leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=Tr
 
 
 @njit(cache=True, nogil=True)
-def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of m chunks: (where each starts int64[w], where each ends int64[w], firsts int64[m + 1]).
+def cut_chunks(
+    data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool, starts: Any, ends: Any
+) -> Any:
+    """The words of m chunks: firsts int64[m + 1]; writes where each starts and ends into int64[bytes of all chunks].
 
     Chunk j is `data[left[j, 0]:left[j, 1]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
     rest is as for `kernels.words.find_words`. singles: characters of scripts without spaces are words of their own.
     """
-    total, longest = np.int64(1), np.int64(1)
+    longest, firsts = np.int64(1), np.zeros(len(left) + 1, np.int64)
     for j in range(len(left)):
-        total, longest = total + left[j, 1] - left[j, 0], max(longest, left[j, 1] - left[j, 0])
-    starts, ends, firsts = np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(len(left) + 1, np.int64)
+        longest = max(longest, left[j, 1] - left[j, 0])
     scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
     count = np.int64(0)
     for j in range(len(left)):
@@ -54,7 +55,7 @@ def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles
                 count += 1
         ends[count - 1] = left[j, 1]
         firsts[j + 1] = count
-    return starts[:count].copy(), ends[:count].copy(), firsts
+    return firsts
 
 
 @leaf
@@ -266,7 +267,7 @@ def _cut_infixes(scratch: Any, cuts: Any, a: int, b: int) -> None:
     k, found, dotted = a, False, False
     while k < b:
         dotted |= scratch[k, 0] == DOT
-        width = _infix(scratch, k, a, b)
+        width = _infix(scratch, k, a, b) if scratch[k, 1] & INNER else 0
         if width > 0:
             if k > a:
                 cuts[k] = 1
@@ -357,19 +358,19 @@ def _is_public(scratch: Any, a: int, b: int) -> bool:
 @leaf
 def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
     """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
-    most = 0
-    a: Any = np.int64(0)
-    while a < n:
-        b, words = a, 0
-        while b < n and b - a < LONGEST:
-            b += 1
-            start, end = scratch[a, 2], scratch[b, 2]
-            words += b == n or cuts[b]
-            if (b == n or cuts[b]) and end - start <= LONGEST and signs[_sign(data, start, end)] & PATTERN:
+    count, most = np.int64(0), np.int64(0)
+    for k in range(n):
+        scratch[count, 3] = k
+        count += cuts[k]
+    scratch[count, 3] = n
+    for first in range(count):
+        a = scratch[first, 3]
+        for words in range(1, count - first + 1):
+            b = scratch[first + words, 3]
+            if scratch[b, 2] - scratch[a, 2] > LONGEST:
+                break
+            if _lookup(data, known, signs, scratch, a, b, PATTERN) >= 0:
                 most = max(most, words)
-        a += 1
-        while a < n and not cuts[a]:
-            a += 1
     if most == 0:
         return
     for a in range(n):

@@ -30,7 +30,7 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 TOPS, LOWER, SEVEN, ALL = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF))
 FROM_A, OVER_Z, PLACES = np.uint64(0x1F * 0x0101010101010101), np.uint64(0x0505050505050505), np.uint64(0x01020304050607)
 """Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in."""
-BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 65536
+BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 16384
 """A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -39,20 +39,18 @@ inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper
 
 
 @njit(cache=True, nogil=True)
-def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool) -> Any:
-    """The words of n texts but for chunks left: (hashes uint64[bytes], marks uint32[bytes], firsts int64[n + 1], left
-    int64[m, 3]).
+def find_words(
+    data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool, hashes: Any, marks: Any
+) -> Any:
+    """The words of n texts but for chunks left: (firsts int64[n + 1], left int64[m, 3]); writes hashes and marks.
 
-    Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1]; past the last, the arrays
-    are room for `put_words`. marks: a word's characters shifted by SHIFT, and its flags. A word that is LEFT has for its
+    Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1] of hashes uint64[bytes]
+    and marks uint32[bytes]; past the last, they are room for `put_words`. marks: a word's characters shifted by SHIFT, and its flags. A word that is LEFT has for its
     hash the number of a chunk, a row of `left`: where it begins, where it ends, how many words it stands for. table:
     uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs:
     uint8[8192], both from `stages.words`. singles: chunks with characters of scripts without spaces are left.
     """
-    total = 0
-    for k in range(len(starts)):
-        total += ends[k] - starts[k]
-    hashes, marks, firsts = np.empty(total, np.uint64), np.empty(total, np.uint32), np.zeros(len(starts) + 1, np.int64)
+    firsts = np.zeros(len(starts) + 1, np.int64)
     memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
     inner, count, chunks = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0), np.int64(0)
     for k in range(len(starts)):
@@ -86,7 +84,7 @@ def find_words(data: Any, starts: Any, ends: Any, table: Any, known: Any, signs:
                 count += 1
             marks[word] |= flags
         firsts[k + 1] = count
-    return hashes, marks, firsts, left[:chunks].copy()
+    return firsts, left[:chunks].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -115,10 +113,10 @@ def put_words(hashes: Any, marks: Any, firsts: Any, left: Any, cut_hashes: Any, 
 
 
 @njit(cache=True, nogil=True)
-def read_words(data: Any, starts: Any, ends: Any, table: Any) -> Any:
-    """(hashes uint64[w], marks uint32[w]) of the words `data[starts[j]:ends[j]]`."""
-    hashes, marks, near = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint32), _near(table)
-    for word in range(len(starts)):
+def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks: Any) -> None:
+    """Writes hashes uint64[w] and marks uint32[w] of the words `data[starts[j]:ends[j]]`."""
+    near = _near(table)
+    for word in range(len(hashes)):
         some, every, length = np.uint32(0), np.uint32(ALL), np.int64(0)
         i = starts[word]
         while i < ends[word]:
