@@ -338,29 +338,35 @@ def verdict(
     batch: pa.RecordBatch, rules: Sequence[Rule], task: Task, counters: Mapping[str, int] | None = None
 ) -> Emit:
     """Splits a batch by its rules: kept rows, and drops that name every rule broken with score and limit."""
-    broken = np.zeros(len(batch), np.bool_)
-    for rule in rules:
-        broken |= rule.broken
-    if not broken.any():
+    broken = np.array([rule.broken for rule in rules], np.bool_).reshape(len(rules), len(batch))
+    dropped = broken.any(axis=0)
+    if not dropped.any():
         return Emit(rows=batch, counters=counters or {})
-    where = np.flatnonzero(broken)
-    reasons: list[list[dict[str, Any]]] = [
-        [{"rule": r.name, "score": float(r.scores[i]), "limit": _limit(r, int(i))} for r in rules if r.broken[i]]
-        for i in where
-    ]
-    drops = drop_rows(batch.take(pa.array(where)), task, [r[0]["rule"] for r in reasons], broken=reasons)
-    return Emit(rows=batch.filter(pa.array(~broken)), drops=drops, counters=counters or {})
+    where = np.flatnonzero(dropped)
+    firsts = pa.array([rules[k].name for k in broken[:, where].argmax(axis=0).tolist()], pa.string())
+    drops = drop_rows(batch.take(pa.array(where)), task, firsts, _reasons(rules, broken, where))
+    return Emit(rows=batch.filter(pa.array(~dropped)), drops=drops, counters=counters or {})
 
 
-def _limit(rule: Rule, row: int) -> float:
-    return float(rule.limit[row]) if isinstance(rule.limit, np.ndarray) else rule.limit
+def _reasons(rules: Sequence[Rule], broken: NDArray[np.bool_], where: NDArray[np.int64]) -> pa.Array:
+    """The broken rules of some documents, as `DROP` has them, without a Python object for each. broken: bool[r, n]."""
+    places, which = np.nonzero(broken[:, where].T)
+    n = broken.shape[1]
+    scores = np.array([rule.scores for rule in rules], np.float32)
+    limits = np.array([np.broadcast_to(np.asarray(rule.limit, np.float32), n) for rule in rules])
+    names = pa.array([rule.name for rule in rules], pa.string()).take(pa.array(which))
+    numbers = [pa.array(values[which, where[places]], pa.float32()) for values in (scores, limits)]
+    kind = DROP.field("broken").type
+    ends = np.searchsorted(places, np.arange(len(where) + 1)).astype(np.int32)
+    values = pa.StructArray.from_arrays([names, *numbers], fields=list(kind.value_type))
+    return pa.ListArray.from_arrays(pa.array(ends), values, type=kind)
 
 
 def drop_rows(
     batch: pa.RecordBatch,
     task: Task,
-    rule: Sequence[str],
-    broken: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+    rule: Sequence[str] | pa.Array,
+    broken: Sequence[Sequence[Mapping[str, Any]]] | pa.Array | None = None,
     duplicate_of: Sequence[str | None] | None = None,
     similarity: Sequence[float | None] | None = None,
 ) -> pa.RecordBatch:
@@ -370,8 +376,8 @@ def drop_rows(
         "id": batch["id"],
         "source": batch["source"],
         "stage": pa.array([task.stage] * n, pa.string()),
-        "rule": pa.array(rule, pa.string()),
-        "broken": pa.array(broken if broken is not None else [[]] * n, DROP.field("broken").type),
+        "rule": rule if isinstance(rule, pa.Array) else pa.array(rule, pa.string()),
+        "broken": broken if isinstance(broken, pa.Array) else pa.array(broken or [[]] * n, DROP.field("broken").type),
         "text": batch["text"],
         "duplicate_of": pa.array(duplicate_of if duplicate_of is not None else [None] * n, pa.string()),
         "similarity": pa.array(similarity if similarity is not None else [None] * n, pa.float32()),

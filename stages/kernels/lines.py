@@ -13,16 +13,19 @@ from numba import njit
 
 SPACE, LINE, TERMINAL = 1, 2, 1 << 14
 """Bits of a character's class: blank, line separator of Unicode, terminal mark."""
-NEWLINE, RETURN, DOT, HASH, HYPHEN = map(ord, "\n\r.#-")
+RETURN, DOT, HASH, HYPHEN, NEWLINE = map(ord, "\r.#-\n")
 MARK, PUNCTUATION, AFTER_BLANK = 4, 8, 16
 """Flags of a word, as `kernels.words` gives them."""
 BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
-WATCHED = np.array([byte < 32 or byte > 127 or byte in b"#." for byte in range(256)])
-"""Bytes that may matter to `count_marks`."""
-P1, P2, P3, P4 = (np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64)) for k in range(1, 5))
+ONES, TOPS, BREAKS, HASHES, DOTS, CONTROLS, ALL = (
+    np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE, HASH, DOT, 32, 0xFF)
+)
+PLACES, PRIME = np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
+"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in; a hash's multiplier."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
+inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @leaf
@@ -73,20 +76,6 @@ def _rstrip(data: Any, start: int, end: int, table: Any) -> Any:
 
 
 @leaf
-def _hash(data: Any, start: int, end: int) -> Any:
-    """A 64-bit hash of some bytes."""
-    state, i = np.uint64(1), start
-    while i + 4 <= end:
-        state = state * P4 + np.uint64(data[i]) * P3 + np.uint64(data[i + 1]) * P2
-        state += np.uint64(data[i + 2]) * P1 + np.uint64(data[i + 3])
-        i += 4
-    while i < end:
-        state = state * P1 + np.uint64(data[i])
-        i += 1
-    return _mix(state)
-
-
-@leaf
 def _mix(x: Any) -> Any:
     """A 64-bit finaliser (splitmix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -94,21 +83,66 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@leaf
-def _characters(data: Any, start: int, end: int) -> Any:
-    """How many characters some bytes are."""
-    count = np.int64(0)
-    for i in range(start, end):
-        count += data[i] & 0xC0 != 0x80
-    return count
+@inlined
+def _block(data: Any, i: int, end: int) -> Any:
+    """Eight bytes from `i` on, the first the lowest; 0 for those from `end` on."""
+    block = np.uint64(0)
+    if i + 8 > len(data):
+        for k in range(min(end - i, 8)):
+            block |= np.uint64(data[i + k]) << np.uint64(8 * k)
+        return block
+    at = np.uint64(i)
+    for k in range(8):
+        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
+        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
+    return block if end - i >= 8 else block & ALL >> np.uint64(64 - 8 * (end - i))
+
+
+@inlined
+def _first(tops: Any) -> Any:
+    """Which byte is the first whose top bit is set."""
+    lowest = (tops & (~tops + np.uint64(1))) >> np.uint64(7)
+    return np.int64(lowest * PLACES >> np.uint64(56))
+
+
+@inlined
+def _zeros(block: Any) -> Any:
+    """The top bits of the bytes that are 0; the first is right, one after it may not be."""
+    return (block - ONES) & ~block & TOPS
 
 
 @leaf
-def _newline(data: Any, start: int, end: int) -> Any:
-    """Where the next newline is, or the end."""
-    while start < end and data[start] != NEWLINE:
-        start += 1
-    return start
+def _line(data: Any, start: int, end: int) -> Any:
+    """Where the newline of a line is, or the end; a 64-bit hash of the line; its characters."""
+    state, i, characters = np.uint64(1), start, np.int64(0)
+    while i < end:
+        block, size = _block(data, i, end), min(end - i, 8)
+        breaks = _zeros(block ^ BREAKS)
+        if breaks:
+            size = _first(breaks)
+            if size == 0:
+                break
+            block &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
+        follow = block & ~(block << np.uint64(1)) & TOPS
+        characters += size - np.int64((follow >> np.uint64(7)) * ONES >> np.uint64(56))
+        state = (state ^ block) * PRIME
+        state ^= state >> np.uint64(32)
+        i += size
+        if breaks:
+            break
+    return i, _mix(state + np.uint64(i - start)), characters
+
+
+@leaf
+def _watched(data: Any, i: int, end: int) -> Any:
+    """The next byte that may matter to `count_marks`: a control, one beyond ASCII, "#" or "."; or the end."""
+    while i < end:
+        block = _block(data, i, end)
+        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | _zeros(block ^ HASHES) | _zeros(block ^ DOTS)
+        if found:
+            return min(i + _first(found), end)
+        i += 8
+    return end
 
 
 @leaf
@@ -123,16 +157,19 @@ def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
     return True
 
 
-@leaf
-def _mask(data: Any, start: int, end: int) -> Any:
-    """Slots, less one, of a table for the lines and the paragraphs of a text."""
-    lines = np.int64(2)
-    for i in range(start, end):
-        lines += data[i] == NEWLINE
-    slots = 4
-    while slots < 4 * lines:
-        slots *= 2
-    return slots - 1
+@njit(nogil=True)
+def _masks(data: Any, starts: Any, ends: Any) -> Any:
+    """Slots, less one, of a table for the lines and the paragraphs of each text, and one for the largest."""
+    masks, most = np.empty(len(starts), np.int64), np.int64(3)
+    for k in range(len(starts)):
+        lines, slots = np.int64(2), np.int64(4)
+        for byte in data[starts[k] : ends[k]]:
+            lines += byte == NEWLINE
+        while slots < 4 * lines:
+            slots *= 2
+        masks[k] = slots - 1
+        most = max(most, masks[k])
+    return masks, np.zeros((most + 1, 2), np.uint64)
 
 
 @njit(cache=True, nogil=True)
@@ -143,33 +180,30 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     Text k is `data[starts[k]:ends[k]]`. Paragraphs are what runs of two newlines and more part, of the text without
     blanks at its ends; lines are what runs of newlines part. classes: uint32[0x110000].
     """
-    counts, most = np.zeros((len(starts), 7), np.int64), np.int64(3)
+    counts = np.zeros((len(starts), 7), np.int64)
+    masks, table = _masks(data, starts, ends)
     for k in range(len(starts)):
-        most = max(most, _mask(data, starts[k], ends[k]))
-    table = np.zeros((most + 1, 2), np.uint64)
-    for k in range(len(starts)):
-        start, end = starts[k], ends[k]
-        mask, whole = _mask(data, start, end), end
-        counts[k, 6] = _characters(data, start, end)
-        start = _lstrip(data, start, end, classes)
-        end = _rstrip(data, start, end, classes)
+        mask, whole = masks[k], ends[k]
+        start = _lstrip(data, starts[k], whole, classes)
+        end = _rstrip(data, start, whole, classes)
         i, paragraph, size, begun = starts[k], np.uint64(1), np.int64(0), False
         while True:
-            after = _newline(data, i, whole)
-            line, length = _hash(data, i, after), _characters(data, i, after)
+            after, line, length = _line(data, i, whole)
             counts[k, 3] += 1
+            counts[k, 6] += length
             if not _is_new(table, mask, line, k + 1):
                 counts[k, 4] += 1
                 counts[k, 5] += length
             a, b = max(i, start), min(after, end)
             if a > i or b < after:
-                line, length = _hash(data, a, max(a, b)), _characters(data, a, b)
+                _, line, length = _line(data, a, max(a, b))
             if a < b:
                 paragraph, size = _mix(paragraph ^ line) + line, size + length + begun
                 begun = True
             i = after
             while i < whole and data[i] == NEWLINE:
                 i += 1
+            counts[k, 6] += i - after
             if begun and (i - after != 1 or i >= end):
                 counts[k, 0] += 1
                 if not _is_new(table, mask, paragraph, k + 1):
@@ -192,10 +226,10 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
         while i < end:
             begin, dots = i, 0
             code, width = np.int64(0), 0
-            while i < end:
-                if not WATCHED[data[i]]:
-                    i += 1
-                    continue
+            while True:
+                i = _watched(data, i, end)
+                if i == end:
+                    break
                 code, width = _decode(data, i)
                 if classes[code] & LINE:
                     break
@@ -227,22 +261,18 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
 def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> Any:
     """int64[n, 6] for n texts: lines that are not blank, those that end with a terminal mark, those of at most `short`
     characters, characters of those that occurred before; characters but newlines, newlines."""
-    counts, most = np.zeros((len(starts), 6), np.int64), np.int64(3)
-    for k in range(len(starts)):
-        most = max(most, _mask(data, starts[k], ends[k]))
-    table = np.zeros((most + 1, 2), np.uint64)
+    counts = np.zeros((len(starts), 6), np.int64)
+    masks, table = _masks(data, starts, ends)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
-        mask = _mask(data, i, end)
         while True:
-            after = _newline(data, i, end)
-            size = _characters(data, i, after)
+            after, line, size = _line(data, i, end)
             counts[k, 4] += size
             if _lstrip(data, i, after, classes) < after:
                 counts[k, 0] += 1
                 counts[k, 1] += (classes[_last(data, i, after)[0]] & TERMINAL) != 0
                 counts[k, 2] += size <= short
-                if not _is_new(table, mask, _hash(data, i, after), k + 1):
+                if not _is_new(table, masks[k], line, k + 1):
                     counts[k, 3] += size
             if after == end:
                 break
