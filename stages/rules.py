@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only, text_buffers
-from stages.words import Texts, Words, classes, word_hash, words
+from stages.words import Texts, Words, classes, room_for, word_hash, words
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 LINE_RULES = ("gopher_dup_para_frac", "gopher_dup_para_char_frac", "gopher_dup_line_frac", "gopher_dup_line_char_frac")
@@ -199,12 +199,13 @@ def c4(
     from stages.kernels.lines import count_sentences
 
     t = page.texts
-    out, begins, finishes, firsts, counts, starts, ends = clean_lines(
-        t.data, t.starts, t.ends, classes(), terminal, min_words, max_word
+    room = np.empty(int((t.ends - t.starts).sum()) + len(t.starts) + 8, np.uint8)
+    found, firsts, counts, starts, ends = clean_lines(
+        t.data, t.starts, t.ends, classes(), terminal, min_words, max_word, room
     )
-    data = read_only(out)
-    lines = Texts(data, read_only(begins), read_only(finishes))
-    split = words(lines)
+    data = read_only(room)
+    lines = Texts(data, read_only(found[:, 0]), read_only(found[:, 1]))
+    split = _words_of_lines(page.split[False], lines, found, firsts) if False in page.split else words(lines)
     sentences = count_sentences(data, lines.ends, classes(), split.marks, split.firsts, split.lasts)
     sums = np.append(0, np.cumsum(sentences))
     edited = Page(Texts(data, read_only(starts), read_only(ends)), {False: split.group(firsts)})
@@ -215,6 +216,24 @@ def c4(
     ]
     removed = dict(zip(REMOVED, counts[:, 2:].sum(axis=0).tolist(), strict=True))
     return scores, edited, removed
+
+
+def _words_of_lines(whole: Words, lines: Texts, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> Words:
+    """The words of lines that stay (`found` and `firsts` of `clean_lines`), out of the words of the whole texts: only
+    lines with citations cut out are split again."""
+    from stages.kernels.c4 import take_words
+
+    cut = words(lines.take(np.flatnonzero(found[:, 3])))
+    hashes, marks = room_for(len(whole.hashes) + len(cut.hashes))
+    cut_firsts = read_only(np.append(cut.firsts, len(cut.hashes)))
+    places = take_words(
+        *(whole.hashes, whole.marks, whole.firsts, whole.lasts),
+        *(found, firsts),
+        *(cut.hashes, cut.marks, cut_firsts),
+        *(hashes, marks),
+    )
+    places = read_only(places)
+    return Words(read_only(hashes[: places[-1]]), read_only(marks[: places[-1]]), places[:-1], places[1:])
 
 
 def fineweb(page: Page, limits: Sequence[float | None], short: int, singles: bool = False) -> list[Score]:

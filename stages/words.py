@@ -64,19 +64,19 @@ def words(texts: Texts, singles: bool = False) -> Words:
     from stages.kernels.words import find_words, put_words, read_words
 
     data, (table, known, signs) = texts.data, tables()
-    hashes, marks = _room(int((texts.ends - texts.starts).sum()))
+    hashes, marks = room_for(int((texts.ends - texts.starts).sum()))
     firsts, left = find_words(data, texts.starts, texts.ends, table, known, signs, singles, hashes, marks)
     size = int((left[:, 1] - left[:, 0]).sum())
     starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
     cut_firsts = cut_chunks(data, left, table, known, signs, singles, starts, ends)
-    cut = _room(int(cut_firsts[-1]))
+    cut = room_for(int(cut_firsts[-1]))
     read_words(data, starts, ends, table, *cut)
     total = put_words(hashes, marks, firsts, left, *cut, cut_firsts)
     firsts = read_only(firsts)
     return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
 
 
-def _room(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+def room_for(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """Hashes and marks to be written: numpy asks for large pages, as numba does not, and only pages used are paid."""
     return np.empty(size, np.uint64), np.empty(size, np.uint32)
 

@@ -29,42 +29,48 @@ ANCHORS = (4, 0, 3, 3, 3, 8, 10, 7)
 """Where in each phrase its rarest letter is (m, j, v or k); that letter is looked for first."""
 LETTERS = np.frombuffer(b"".join(PHRASES), np.uint8)
 PLACES = np.cumsum(np.array([0, *(len(phrase) for phrase in PHRASES)]), dtype=np.int64)
-NEWLINE, RETURN, DOT, OPEN, CLOSE, BRACE, ZERO, NINE = map(ord, "\n\r.[]{09")
+AFTER_BLANK, BEGINS_LINE = 16, 64
+"""Flags of a word, as `kernels.words` gives them."""
+NEWLINE, RETURN, BLANK, DOT, OPEN, CLOSE, BRACE, ZERO, NINE = map(ord, "\n\r .[]{09")
 LOWER_J, LOWER_K, LOWER_M, LOWER_V = map(ord, "jkmv")
+LOWER_A, LOWER_C, LOWER_E, LOWER_I, LOWER_O, LOWER_P, LOWER_S, LOWER_U = map(ord, "aceiopsu")
+ONES, TOPS, CONTROLS, OPENS = (np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, 32, OPEN))
+WHICH = np.uint64(0x01020304050607)
+"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in."""
 EDIT, NEEDED = (np.frombuffer(text, np.uint8) for text in (b"edit]", b"citation needed]"))
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
+inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
-def clean_lines(data: Any, starts: Any, ends: Any, classes: Any, terminal: bool, fewest: int, longest: int) -> Any:
-    """The lines of n texts that stay: (out uint8[:], begins int64[m], finishes int64[m], firsts int64[n + 1], counts
-    int64[n, 7], text_starts int64[n], text_ends int64[n]).
+def clean_lines(
+    data: Any, starts: Any, ends: Any, classes: Any, terminal: bool, fewest: int, longest: int, out: Any
+) -> Any:
+    """The lines of n texts that stay: (lines int64[m, 4], firsts int64[n + 1], counts int64[n, 7], text_starts int64[n],
+    text_ends int64[n]).
 
-    Line j is `out[begins[j]:finishes[j]]`; text k has lines firsts[k] to firsts[k + 1], and
+    out: uint8[:], with room for the texts, a newline after each, and eight bytes. A line is (where in `out` it begins,
+    where it ends, its number among its text's lines that are not blank or -1, whether a citation was cut out of it);
+    text k has lines firsts[k] to firsts[k + 1], and
     `out[text_starts[k]:text_ends[k]]` is those lines joined by newlines, without blanks at its ends. counts: lines that
     make the page go (lorem ipsum, curly bracket), and lines removed by reason, in the order of the columns' names.
     terminal: lines must end with a mark; fewest: words of a line; longest: characters of a word.
     """
-    n, total, most = len(starts), np.int64(0), np.int64(0)
-    for k in range(n):
-        total += ends[k] - starts[k] + 1
-        most += 1
-        for i in range(starts[k], ends[k]):
-            most += data[i] < 32 or data[i] == 0xC2 or data[i] == 0xE2
-    out, begins, finishes = np.empty(total, np.uint8), np.empty(most, np.int64), np.empty(most, np.int64)
+    n, found = len(starts), np.empty((1024, 4), np.int64)
     firsts, counts = np.zeros(n + 1, np.int64), np.zeros((n, 7), np.int64)
     text_starts, text_ends = np.zeros(n, np.int64), np.zeros(n, np.int64)
     place = lines = np.int64(0)
     for k in range(n):
         text_starts[k] = place
-        i, end = starts[k], ends[k]
+        i, end, number = starts[k], ends[k], np.int64(-1)
         while i < end:
             last, after = _line_end(data, i, end, classes)
             first = _lstrip(data, i, last, classes)
             last = _rstrip(data, first, last, classes)
             i = after
+            number += first < last
             if lines > firsts[k]:
                 out[place] = NEWLINE
                 place += 1
@@ -79,13 +85,77 @@ def clean_lines(data: Any, starts: Any, ends: Any, classes: Any, terminal: bool,
                 counts[k, reason] += 1
                 place -= lines > firsts[k]
                 continue
-            begins[lines], finishes[lines] = place, finish
+            if lines == len(found):
+                found = _doubled(found)
+            found[lines, 0], found[lines, 1] = place, finish
+            found[lines, 2], found[lines, 3] = number if first < last else -1, finish - place < last - first
             lines += 1
             place = finish
         firsts[k + 1] = lines
         text_starts[k] = _lstrip(out, text_starts[k], place, classes)
         text_ends[k] = _rstrip(out, text_starts[k], place, classes)
-    return out[:place], begins[:lines], finishes[:lines], firsts, counts, text_starts, text_ends
+    return found[:lines].copy(), firsts, counts, text_starts, text_ends
+
+
+@njit(cache=True, nogil=True)
+def take_words(
+    hashes: Any,
+    marks: Any,
+    word_firsts: Any,
+    word_lasts: Any,
+    lines: Any,
+    firsts: Any,
+    cut_hashes: Any,
+    cut_marks: Any,
+    cut_firsts: Any,
+    out_hashes: Any,
+    out_marks: Any,
+) -> Any:
+    """The words of the lines that stay, out of those of the n texts: where those of each line begin, int64[m + 1].
+
+    Text k has words word_firsts[k] to word_lasts[k] and lines (of `clean_lines`) firsts[k] to firsts[k + 1]. Lines with
+    citations cut out have other words: those of the c-th are cut_firsts[c] to cut_firsts[c + 1]. out_hashes, out_marks:
+    room for all words given.
+    """
+    places, count, cited = np.zeros(len(lines) + 1, np.int64), np.int64(0), 0
+    for k in range(len(word_firsts)):
+        word, number = word_firsts[k], -1
+        for line in range(firsts[k], firsts[k + 1]):
+            if lines[line, 3]:
+                for j in range(cut_firsts[cited], cut_firsts[cited + 1]):
+                    out_hashes[count], out_marks[count] = cut_hashes[j], cut_marks[j]
+                    count += 1
+                cited += 1
+            elif lines[line, 2] >= 0:
+                while number < lines[line, 2]:
+                    number += (marks[word] & BEGINS_LINE) != 0
+                    word += 1
+                out_hashes[count] = hashes[word - 1]
+                out_marks[count] = marks[word - 1] & ~np.uint32(AFTER_BLANK)
+                count += 1
+                while word < word_lasts[k] and not marks[word] & BEGINS_LINE:
+                    out_hashes[count], out_marks[count] = hashes[word], marks[word]
+                    count, word = count + 1, word + 1
+            places[line + 1] = count
+    return places
+
+
+@njit(nogil=True)
+def _doubled(rows: Any) -> Any:
+    """The rows in an array with room for twice as many."""
+    larger = np.empty((2 * len(rows), rows.shape[1]), rows.dtype)
+    larger[: len(rows)] = rows
+    return larger
+
+
+@inlined
+def _block(data: Any, i: int) -> Any:
+    """Eight bytes from `i` on, all before the buffer's end, the first the lowest."""
+    at, block = np.uint64(i), np.uint64(0)
+    for k in range(8):
+        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
+        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
+    return block
 
 
 @leaf
@@ -130,10 +200,14 @@ def _rstrip(data: Any, start: int, end: int, classes: Any) -> Any:
 def _line_end(data: Any, i: int, end: int, classes: Any) -> Any:
     """Where the line that starts at `i` ends, and where the next starts."""
     while i < end:
-        byte = data[i]
-        if byte >= 32 and byte < 0x80:
-            i += 1
-            continue
+        if i + 8 <= end:
+            block = _block(data, i)
+            special = (block | ((block - CONTROLS) & ~block)) & TOPS
+            if not special:
+                i += 8
+                continue
+            lowest = (special & (~special + np.uint64(1))) >> np.uint64(7)
+            i += np.int64(lowest * WHICH >> np.uint64(56))
         code, width = _decode(data, i)
         if classes[code] & LINE:
             after = i + width
@@ -149,6 +223,14 @@ def _copy(data: Any, start: int, end: int, out: Any, place: int, classes: Any) -
     """Writes a line without its citations ("[12]", "[edit]", "[citation needed]"); where it ends."""
     i = start
     while i < end:
+        if i + 8 <= end:
+            block = _block(data, i)
+            opens = block ^ OPENS
+            if not (opens - ONES) & ~opens & TOPS:
+                for k in range(8):
+                    out[place + k] = np.uint8(block >> np.uint64(8 * k))
+                place, i = place + 8, i + 8
+                continue
         if data[i] == OPEN:
             after = _citation(data, i + 1, end, classes)
             if after > i:
@@ -197,13 +279,14 @@ def _judge(
     longest: int,
 ) -> Any:
     """Why a line (bytes first to last; without citations, bytes start to end of `out`) goes, or -1."""
-    words, long_word = _count_words(data, first, last, classes, fewest, longest)
-    if long_word:
+    if _has_long_word(data, first, last, classes, longest):
         return LONG_WORD
     if terminal and not _is_ended(out, start, end):
         return NO_MARK
-    if words < fewest:
+    if not _has_words(data, first, last, classes, fewest):
         return FEW_WORDS
+    if not _may_hold_phrase(out[start:end]):
+        return -1
     found, brace = 0, False
     for i in range(start, end):
         byte = out[i]
@@ -245,20 +328,63 @@ def _phrases(data: Any, start: int, end: int, i: int, letter: Any) -> Any:
 
 
 @leaf
-def _count_words(data: Any, start: int, end: int, classes: Any, fewest: int, longest: int) -> Any:
-    """Words of a line (up to `fewest` if no word can be too long), and whether one has more than `longest`
-    characters."""
-    words, i = 0, start
-    while i < end and (words < fewest or end - start > longest):
+def _may_hold_phrase(line: Any) -> bool:
+    """Whether a line may hold a phrase or a curly bracket: it has three letters of one in a row, or the bracket.
+
+    Slices of one length and no branch, so that LLVM compares many bytes at once.
+    """
+    size, found = len(line) - 3, False
+    for byte in line[max(size, 0) :]:
+        found |= byte == BRACE
+    if size <= 0:
+        return found
+    ones, twos, threes, fours = line[:size], line[1:], line[2:], line[3:]
+    for j in range(size):
+        a, b, c, d = ones[j] | 32, twos[j] | 32, threes[j] | 32, fours[j] | 32
+        found |= ones[j] == BRACE
+        found |= (a == LOWER_J) & (b == LOWER_A) & (c == LOWER_V)
+        found |= (a == LOWER_P) & (b == LOWER_S) & (c == LOWER_U)
+        found |= (a == LOWER_M) & (b == LOWER_S) & (d == LOWER_O)
+        found |= (a == LOWER_V) & (b == LOWER_A) & (c == LOWER_C)
+        found |= (a == LOWER_K) & (b == LOWER_I) & (c == LOWER_E)
+    return found
+
+
+@leaf
+def _has_words(data: Any, i: int, end: int, classes: Any, fewest: int) -> bool:
+    """Whether a line has so many words."""
+    words = 0
+    while i < end and words < fewest:
         i = _lstrip(data, i, end, classes)
-        length = 0
-        while i < end:
-            code, width = _decode(data, i)
-            if classes[code] & SPACE:
-                break
-            length += 1
-            i += width
-        words += length > 0
+        words += i < end
+        i, _ = _word(data, i, end, classes)
+    return words >= fewest
+
+
+@leaf
+def _has_long_word(data: Any, i: int, end: int, classes: Any, longest: int) -> bool:
+    """Whether a line has a word of more than `longest` characters; blanks are sought from where it would end."""
+    while end - i > longest:
+        place = i + longest
+        while place >= i and data[place] != BLANK:
+            place -= 1
+        if place >= i:
+            i = place + 1
+            continue
+        i, length = _word(data, _lstrip(data, i, end, classes), end, classes)
         if length > longest:
-            return words, True
-    return words, False
+            return True
+    return False
+
+
+@leaf
+def _word(data: Any, i: int, end: int, classes: Any) -> Any:
+    """Where the word at `i` ends, and its characters."""
+    length = np.int64(0)
+    while i < end:
+        code, width = _decode(data, i)
+        if classes[code] & SPACE:
+            break
+        length += 1
+        i += width
+    return i, length
