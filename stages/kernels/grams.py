@@ -1,8 +1,9 @@
 """Repeated n-grams of words, and how often words occur: what the Gopher rules count of a text's words.
 
-Reads the words' hashes and marks as `kernels.words` gives them; writes characters and counts for each text. The shortest
-n-grams are told apart by 63 bits of a hash; a longer one is the pair of the two, one word shorter, that overlap in it, so
-it can repeat only where both do, and each n looks at the places that the n before it left.
+Reads the words' hashes and marks as `kernels.words` gives them; writes characters and counts for each text. The
+shortest n-grams are told apart by a 64-bit hash. A longer one is the two that overlap in it, one word shorter: it can
+repeat only where both do, so each n looks at the places that the n before it left and asks no more than whether the
+next n-gram is that of the place where the first was seen.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from numba import njit
 REAL, LETTER, SHIFT = 1, 2, np.uint32(7)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 
-SEEN = np.uint64(1 << 31)
-"""Set in a table's count and first place once the n-gram has been passed."""
-MIX = np.uint64(0xD6E8FEB86659FD93)
+SEEN = np.uint32(1 << 31)
+"""Set in an n-gram's count once it has been passed."""
+MIX, LOW, HALF = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xFFFFFFFF), np.uint64(32)
+"""A hash's multiplier; the low half of a table's entry, a place, and how far the stamp above it is shifted."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
@@ -35,29 +37,35 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
     n, most = len(firsts), np.int64(0)
     for k in range(n):
         most = max(most, lasts[k] - firsts[k])
-    slots = _slots(most)
-    table, chars = np.empty((slots, 2), np.uint64), np.zeros(most + 1, np.int64)
-    spots, found, keys = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint64)
-    often, totals = np.empty(4 * slots, np.uint8), np.zeros((n, columns), np.int64)
+    totals, chars, keys = np.zeros((n, columns), np.int64), np.zeros(most + 1, np.int64), np.empty(most, np.uint64)
+    spots, ids, fresh, counts = (
+        np.empty(most + 1, np.uint32),
+        np.empty(most + 1, np.uint32),
+        np.empty(most + 1, np.uint32),
+        np.empty(most + 1, np.uint32),
+    )
+    table, often, stamp = np.zeros(_slots(most), np.uint64), np.empty(4 * _slots(most), np.uint8), np.uint64(0)
     for k in range(n if len(widths) else 0):
         words, width = lasts[k] - firsts[k], widths[0]
         for j in range(words):
             chars[j + 1] = chars[j] + (marks[firsts[k] + j] >> SHIFT)
         left = _begin(hashes[firsts[k] : lasts[k]], width, spots, keys, often)
+        ids[: words + 1] = words
+        counts[words] = 0
+        stamp += np.uint64(1)
+        best, first = _group(keys, spots, left, fresh, counts, table, stamp)
         for j in range(len(widths)):
             while width < widths[j]:
-                _, _ = _count(spots, found, keys, left, table)
-                left, _ = _keep(spots, found, left, width, chars, table, False)
-                left = _pair(spots, found, keys, left)
-                width += 1
-            best, first = _count(spots, found, keys, left, table)
+                stamp, width = stamp + np.uint64(1), width + 1
+                best, first = _extend(words, spots, left, ids, fresh, counts, table, stamp)
+                if width < widths[j]:
+                    left, _ = _keep(words, spots, left, ids, fresh, counts, width, chars, False)
             if places[j, 0] >= 0 and words >= width:
                 totals[k, places[j, 0]] = best * (chars[first + width] - chars[first] + width - 1)
-            left, repeated = _keep(spots, found, left, width, chars, table, places[j, 1] >= 0)
-            if places[j, 1] >= 0:
+            adds = places[j, 1] >= 0
+            left, repeated = _keep(words, spots, left, ids, fresh, counts, width, chars, adds)
+            if adds:
                 totals[k, places[j, 1]] = repeated
-            left = _pair(spots, found, keys, left)
-            width += 1
     return totals
 
 
@@ -72,87 +80,114 @@ def _slots(most: int) -> Any:
 
 @leaf
 def _begin(hashes: Any, width: int, spots: Any, keys: Any, often: Any) -> Any:
-    """Writes the spots, and keys there, of the n-grams of a text's words that may repeat; how many.
+    """Writes the hashes of the n-grams of a text's words, and the spots of those that may repeat; how many.
 
     Most occur once: a first pass marks bytes of `often` by a few bits of each key, without a branch, and leaves out
     whatever shares its byte with none.
     """
-    grams = len(hashes) - width + 1
-    slots = 4 * _slots(len(hashes))
-    shift = np.uint64(64)
+    grams, slots, shift = max(len(hashes) - width + 1, 0), 4 * _slots(len(hashes)), np.uint64(64)
     while 1 << (64 - np.int64(shift)) < slots:
         shift -= np.uint64(1)
     often[:slots] = 0
-    for i in range(grams):
-        key = np.uint64(0)
-        for j in range(i, i + width):
-            key = (key ^ hashes[j]) * MIX
-            key ^= key >> np.uint64(32)
-        key = (key | np.uint64(1)) * MIX
-        keys[i] = key
-        slot = key >> shift
+    keys[:grams] = 0
+    for j in range(width if grams else 0):
+        part = hashes[j : j + grams]
+        for i in range(grams):
+            key = (keys[i] ^ part[i]) * MIX
+            keys[i] = key ^ key >> HALF
+    for key in keys[:grams]:
+        slot = key * MIX >> shift
         often[slot] = 1 + (often[slot] > 0)
     left = np.int64(0)
     for i in range(grams):
-        spots[left], keys[left] = i, keys[i]
-        left += often[keys[i] >> shift] > 1
+        spots[left] = i
+        left += often[keys[i] * MIX >> shift] > 1
     return left
 
 
 @leaf
-def _count(spots: Any, found: Any, keys: Any, left: int, table: Any) -> Any:
-    """Counts the n-grams at the spots: (the commonest's count, its first place).
+def _group(keys: Any, spots: Any, left: int, fresh: Any, counts: Any, table: Any, stamp: Any) -> Any:
+    """Counts the n-grams at the spots by their keys: (the commonest's count, its first place).
 
-    found: each spot's slot in the table, whose rows are (key, count and first place).
+    fresh: the first spot with the same n-gram; counts: how often the n-gram was met, at its first spot. table: first
+    spots, under the stamp of this text and n.
     """
-    best, place, slots = np.int64(1), np.int64(0), _slots(left)
-    mask, empty = slots - 1, np.uint64(0)
-    for slot in range(slots):
-        table[slot, 0] = empty
-    for i in range(left):
-        key = keys[i]
-        slot = np.int64((key * MIX) >> np.uint64(32)) & mask
-        while table[slot, 0] != key and table[slot, 0] != empty:
-            slot = (slot + 1) & mask
-        if table[slot, 0] == key:
-            table[slot, 1] += np.uint64(1 << 32)
-            count, seen = np.int64(table[slot, 1] >> np.uint64(32)), np.int64(table[slot, 1] & np.uint64(0xFFFFFFFF))
-            if count > best or (count == best and seen < place):
-                best, place = count, seen
+    best, place, mask = np.int64(1), np.uint64(0), np.uint64(_slots(left) - 1)
+    for spot in spots[:left]:
+        key = keys[spot]
+        first, slot = np.uint64(spot), (key >> np.uint64(16)) & mask
+        while table[slot] >> HALF == stamp:
+            other = table[slot] & LOW
+            if keys[other] == key:
+                first = other
+                break
+            slot = (slot + np.uint64(1)) & mask
+        fresh[spot] = first
+        if first == spot:
+            table[slot] = stamp << HALF | first
+            counts[spot] = 1
+            continue
+        counts[first] += np.uint32(1)
+        count = np.int64(counts[first])
+        if count > best or (count == best and first < place):
+            best, place = count, first
+    return best, np.int64(place)
+
+
+@leaf
+def _extend(
+    words: int, spots: Any, left: int, ids: Any, fresh: Any, counts: Any, table: Any, stamp: Any
+) -> Any:
+    """The same for n-grams one word longer. ids: the first spot with the same n-gram of the old n, `words` for none."""
+    best, place, mask = np.int64(1), np.uint64(0), np.uint64(_slots(left) - 1)
+    for spot in spots[:left]:
+        old, follow, first = ids[spot], ids[spot + np.uint64(1)], np.uint64(spot)
+        if follow == words:
+            fresh[spot] = words
+            continue
+        if ids[old + np.uint64(1)] == follow:
+            first = np.uint64(old)
         else:
-            table[slot, 0], table[slot, 1] = key, np.uint64(1 << 32 | spots[i])
-        found[i] = slot
-    return best, place
+            slot = (np.uint64(old) << HALF | np.uint64(follow)) * MIX >> HALF & mask
+            while table[slot] >> HALF == stamp:
+                other = table[slot] & LOW
+                if ids[other] == old and ids[other + np.uint64(1)] == follow:
+                    first = other
+                    break
+                slot = (slot + np.uint64(1)) & mask
+            if first == spot:
+                table[slot] = stamp << HALF | first
+        fresh[spot] = first
+        if first == spot:
+            counts[spot] = 1
+            continue
+        counts[first] += np.uint32(1)
+        count = np.int64(counts[first])
+        if count > best or (count == best and first < place):
+            best, place = count, first
+    return best, np.int64(place)
 
 
 @leaf
-def _keep(spots: Any, found: Any, left: int, width: int, chars: Any, table: Any, adds: bool) -> Any:
-    """Leaves the spots whose n-gram was counted more than once: (how many, if it adds them up the characters in n-grams
-    that occurred before, with n words passed over after each)."""
-    kept, total, free = np.int64(0), np.int64(0), np.int64(0)
-    for i in range(left):
-        spot, slot = spots[i], found[i]
-        entry = table[slot, 1]
-        spots[kept], found[kept] = spot, slot
-        again = entry >> np.uint64(32) > np.uint64(1)
+def _keep(
+    words: int, spots: Any, left: int, ids: Any, fresh: Any, counts: Any, width: int, chars: Any, adds: bool
+) -> Any:
+    """Leaves the spots whose n-gram was counted more than once, and their ids: (how many, if it adds them up the
+    characters in n-grams that occurred before, with n words passed over after each)."""
+    kept, total, free, none = np.int64(0), np.int64(0), np.int64(0), np.uint32(words)
+    for spot in spots[:left]:
+        first = fresh[spot]
+        again = counts[first] > np.uint32(1)
+        spots[kept] = spot
         kept += again
+        ids[spot] = first if again else none
         if adds and again and spot >= free:
-            if entry & SEEN:
-                total += chars[spot + width] - chars[spot]
-                free = spot + width
+            if counts[first] & SEEN:
+                total += chars[spot + np.uint64(width)] - chars[spot]
+                free = np.int64(spot) + width
             else:
-                table[slot, 1] = entry | SEEN
+                counts[first] |= SEEN
     return kept, total
-
-
-@leaf
-def _pair(spots: Any, found: Any, keys: Any, left: int) -> Any:
-    """Leaves the spots with a spot right after them, and writes the pair of their slots as the key; how many."""
-    kept = np.int64(0)
-    for i in range(left - 1):
-        spots[kept], keys[kept] = spots[i], np.uint64((found[i] + 1) << 32 | found[i + 1])
-        kept += spots[i + 1] == spots[i] + 1
-    return kept
 
 
 @njit(cache=True, nogil=True)
