@@ -29,6 +29,7 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 """The multiplier of a word's hash."""
 TOPS, LOWER, SEVEN, ALL = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF))
 FROM_A, OVER_Z, PLACES = np.uint64(0x1F * 0x0101010101010101), np.uint64(0x0505050505050505), np.uint64(0x01020304050607)
+ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
 """Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in."""
 BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 16384
 """A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
@@ -56,12 +57,9 @@ def find_words(
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while True:
-            (begin, blanks), word = _skip(data, i, end, near, table), count
+            (begin, flags), word = _skip(data, i, end, i == starts[k], near, table), count
             if begin == end:
                 break
-            flags = np.uint32(BEGINS_LINE if i == starts[k] or blanks & LINE else 0)
-            if begin > i and (begin - i > 1 or data[i] != BLANK or i == starts[k]):
-                flags |= np.uint32(AFTER_BLANK)
             i, kind, mark, last = _read(data, begin, end, near, table, inner)
             if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, known, signs, EXCEPTION)):
                 hashes[count], marks[count] = _hash(data, begin, i), mark
@@ -76,14 +74,20 @@ def find_words(
                 if memo[slot, 0] != state:
                     if chunks == len(left):
                         left = _doubled(left)
-                    left[chunks, 0], left[chunks, 1], left[chunks, 2] = begin, i, 0
+                    if memo[slot, 0]:
+                        left[np.int64(memo[slot, 1] & LOW), 2] = memo[slot, 1] >> HALF
+                    left[chunks, 0], left[chunks, 1] = begin, i
                     memo[slot, 0], memo[slot, 1] = state, chunks
                     chunks += 1
-                hashes[count], marks[count] = memo[slot, 1], LEFT
-                left[np.int64(memo[slot, 1]), 2] += 1
+                memo[slot, 1] += ONE << HALF
+                hashes[count], marks[count] = memo[slot, 1] & LOW, LEFT
                 count += 1
-            marks[word] |= flags
+            if flags:
+                marks[word] |= flags
         firsts[k + 1] = count
+    for slot in range(MEMO):
+        if memo[slot, 0]:
+            left[np.int64(memo[slot, 1] & LOW), 2] = memo[slot, 1] >> HALF
     return firsts, left[:chunks].copy()
 
 
@@ -146,9 +150,11 @@ def _doubled(rows: Any) -> Any:
 
 
 @inlined
-def _skip(data: Any, i: int, end: int, near: Any, table: Any) -> Any:
-    """Where the blanks from `i` end, and the classes of any of them."""
-    some = np.uint32(0)
+def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) -> Any:
+    """Where the blanks from `start` end, and what they say of the word there. begins: a text starts with them."""
+    if not begins and start + 1 < end and data[start] == BLANK and not near[data[start + 1]] & (SPACE | BEYOND):
+        return start + 1, np.uint32(0)
+    i, some = start, np.uint32(LINE if begins else 0)
     while i < end:
         now, width = near[data[i]], 1
         if now & BEYOND:
@@ -158,7 +164,8 @@ def _skip(data: Any, i: int, end: int, near: Any, table: Any) -> Any:
             break
         some |= now
         i += width
-    return i, some
+    wide = i - start > 1 or (i > start and (begins or data[start] != BLANK))
+    return i, np.uint32(BEGINS_LINE if some & LINE else 0) | np.uint32(AFTER_BLANK if wide else 0)
 
 
 @inlined
