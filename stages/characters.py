@@ -45,6 +45,8 @@ EMOJI = "\u2190-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff\U000e0
 """What a zero-width joiner follows in an emoji sequence (UTS #51)."""
 UNSPACED_SCRIPTS = "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
 """Scripts written without spaces, where U+200B marks a word's end: Thai, Lao, Myanmar, Khmer … (UAX #14, class SA)."""
+HANGUL = range(0xAC00, 0xD7A4)
+"""Syllables, which decompose by arithmetic: Python's `decomposition` says nothing of them."""
 JOINERS = "\u200c\u200d"
 ZERO_WIDTH_SPACE = "\u200b"
 
@@ -84,13 +86,15 @@ def _normalisation(form: Literal["NFC", "NFKC"]) -> NDArray[np.uint32]:
     table[codes] = np.fromiter(map(unicodedata.combining, chars), np.uint32, len(codes)) << np.uint32(COMBINING_SHIFT)
     firsts = {chr(code) for code in range(0x1100, 0x1113)}
     seconds = {chr(code) for code in chain(range(0x1161, 0x1176), range(0x11A8, 0x11C3))}
-    for char in chars:
-        parts = unicodedata.decomposition(char).split()
-        if len(parts) == 2 and not parts[0].startswith("<") and unicodedata.is_normalized("NFC", char):
-            firsts.add(chr(int(parts[0], 16)))
-            seconds.add(chr(int(parts[1], 16)))
-    table[[ord(char) for char in chars if not unicodedata.is_normalized(form, char)]] |= CHANGED
-    table[[ord(char) for char in chars if unicodedata.normalize("NFD", char)[0] in firsts]] |= FIRST
+    made = {char: parts for char in chars if (parts := unicodedata.decomposition(char))}
+    for char, parts in made.items():
+        first, _, second = parts.partition(" ")
+        if second and " " not in second and first[0] != "<" and unicodedata.is_normalized("NFC", char):
+            firsts.add(chr(int(first, 16)))
+            seconds.add(chr(int(second, 16)))
+    table[[ord(char) for char in made if not unicodedata.is_normalized(form, char)]] |= CHANGED
+    begin = [char for char in made if unicodedata.normalize("NFD", char)[0] in firsts]
+    table[[*map(ord, chain(firsts, begin)), *HANGUL]] |= FIRST
     table[[ord(char) for char in seconds]] |= SECOND
     return table
 
@@ -131,7 +135,7 @@ def character_classes(pattern: str) -> tuple[NDArray[np.uint8], list[frozenset[s
     signature = {char: frozenset(atom for atom in matched if char in matched[atom]) for char in listed}
     kinds = sorted(set(signature.values()), key=sorted)
     number = {kind: k for k, kind in enumerate(kinds)}
-    is_word = np.fromiter((chr(code).isalnum() for code in range(CODE_POINTS)), np.bool_, CODE_POINTS)
+    is_word = np.strings.isalnum(np.arange(CODE_POINTS, dtype=np.uint32).view("U1"))
     classes = np.where(is_word, number[signature["一"]], number[signature["。"]]).astype(np.uint8)
     classes[[ord(char) for char in listed]] = [number[signature[char]] for char in listed]
     return classes, kinds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Encoder:
     def __init__(self, path: Path) -> None:
         """path: tokenizer.json or its folder. Raises FileNotFoundError, ValueError where it is not a tokenizer."""
         self.file = tokenizer_file(path)
-        self.exact, self.fast, self.why = _opened(self.file)
+        self.exact, (self.fast, self.why) = _opened(_exact, self.file), _opened(_gigatoken, self.file)
         self.fallbacks = 0
 
     def encode(self, texts: pa.Array, ranks: NDArray[np.uint64] | None = None) -> Ids:
@@ -71,21 +71,26 @@ class Encoder:
         return np.concatenate(lists), np.cumsum([len(ids) for ids in lists], dtype=np.int64)
 
 
-def _opened(file: Path) -> tuple[Any, Any, str]:
-    """The tokenizer of `tokenizers`, and what `_gigatoken` gives; remembered, since every shard's task asks."""
+def _opened(how: Callable[[Path], Any], file: Path) -> Any:
+    """What `how` makes of a tokenizer.json; remembered, since every shard's task asks."""
     stat = file.stat()
-    return _open(file, stat.st_size, stat.st_mtime_ns)
+    return _open(how, file, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=2)
-def _open(file: Path, _size: int, _changed: int) -> tuple[Any, Any, str]:
+@lru_cache(maxsize=4)
+def _open(how: Callable[[Path], Any], file: Path, _size: int, _changed: int) -> Any:
+    return how(file)
+
+
+def _exact(file: Path) -> Any:
+    """The tokenizer of `tokenizers`: no special tokens in texts, nothing cut or added."""
     from tokenizers import Tokenizer
 
     exact = Tokenizer.from_file(str(file))
     exact.encode_special_tokens = True
     exact.no_padding()
     exact.no_truncation()
-    return exact, *_gigatoken(file)
+    return exact
 
 
 def _gigatoken(file: Path) -> tuple[Any, str]:
@@ -139,7 +144,7 @@ def special_ids(path: Path) -> dict[str, int]:
     of their ids are BOS, EOS and padding, and the last one stands for those that are missing.
     """
     file = tokenizer_file(path)
-    tokenizer = _opened(file)[0]
+    tokenizer = _opened(_exact, file)
     config = file.with_name("tokenizer_config.json")
     if config.is_file():
         names = _named(json.loads(config.read_text(encoding="utf-8")))

@@ -71,12 +71,14 @@ class Language(Stage):
         if self.backend == "fasttext":
             return self._check_fasttext(folders)
         problems = [] if self.model is None else [Problem(("model",), "only the fasttext backend reads a model")]
+        if not self.keep:
+            return problems
         known = (
             set(_langid().labels) if self.backend == "langid" else set(map(_folded, _langdetect(self.seed).langlist))
         )
         return problems + [
             Problem(("keep", label), f"{self.backend} has no label `{label}`; it has {' '.join(sorted(known))}")
-            for label in sorted(set(self.keep or ()) - known)
+            for label in sorted(set(self.keep) - known)
         ]
 
     def _check_fasttext(self, folders: list[Path]) -> list[Problem]:
