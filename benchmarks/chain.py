@@ -1,26 +1,32 @@
-"""The chain against datatrove's, whole commands: chain.py CORPORA TOKENIZER [--peer-python PYTHON].
+"""The chain against datatrove's, whole commands: chain.py CORPORA [--peer-python PYTHON] [--tokenizer TOKENIZER].
 
-Both read the same Parquet file and a tokenizer.json, repair text, judge it by the four English rule sets, remove
-near-duplicates (14 bands of 8) and write tokens; Gristmill also labels languages and packs. One process each, pinned to
-one core; CPU seconds of all that the command starts. Gristmill runs once with every stage's shards kept, once fused.
+Both read the same Parquet file and a tokenizer.json, repair text, label languages by py3langid's model, judge by the
+four English rule sets, remove near-duplicates (14 bands of 8) and write tokens; Gristmill also packs. One process each,
+pinned to one core; CPU seconds of all that the command starts, imports too. datatrove runs once, as it takes minutes;
+its own language filter fetches a model, so it calls py3langid here. Gristmill runs with every stage's shards kept, and
+fused; then once on a single document, which shows what starting costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import Row, arguments, documents, megabytes, show
+from benchmarks.harness import Measure, Row, arguments, documents, megabytes, show, tokenizer, write
+from pipeline.engines.local import ONE_THREAD
 
+WANTED = {"keep": 40, "fuse": 100}
 RECIPE = """\
 intermediates: {how}
 stages:
@@ -41,19 +47,27 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.filters import (
-    C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter,
+    C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter, LambdaFilter,
 )
 from datatrove.pipeline.formatters import FTFYFormatter
 from datatrove.pipeline.readers import ParquetReader
 from datatrove.pipeline.tokens import DocumentTokenizer
 from datatrove.pipeline.writers import ParquetWriter
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 source, out, tokenizer = sys.argv[1:]
 config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
+model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+def label(doc):
+    doc.metadata["language"], score = model.classify(doc.text)
+    doc.metadata["language_score"] = float(score)
+    return True
+
 chains = [
     [
-        ParquetReader(source), FTFYFormatter(), GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(),
-        FineWebQualityFilter(), ParquetWriter(out + "/filtered"),
+        ParquetReader(source), FTFYFormatter(), LambdaFilter(label), GopherRepetitionFilter(), GopherQualityFilter(),
+        C4QualityFilter(), FineWebQualityFilter(), ParquetWriter(out + "/filtered"),
     ],
     [ParquetReader(out + "/filtered"), MinhashDedupSignature(out + "/signatures", config=config)],
     [MinhashDedupBuckets(out + "/signatures", out + "/buckets", config=config)],
@@ -71,34 +85,63 @@ for k, chain in enumerate(chains):
 
 def main() -> None:
     """Runs and prints."""
-    tokenizer = Path(sys.argv.pop(2)).resolve()
-    given = arguments(__doc__ or "")
-    show(given, rows(given, tokenizer))
+    given = arguments(__doc__ or "", megabytes=60, encodes=True)
+    show(given, rows(given))
 
 
-def rows(given: argparse.Namespace, tokenizer: Path) -> Iterator[Row]:
-    """Two rows: shards kept, and fused."""
-    texts = documents(given.corpora, "english", given.megabytes)
+def rows(given: argparse.Namespace) -> Iterator[Row | Measure]:
+    """Two rows: shards kept, and fused; then where our time went."""
+    texts, file = documents(given.corpora, "english", given.megabytes), tokenizer(given)
     folder = Path(tempfile.mkdtemp())
-    (folder / "in").mkdir()
-    columns = {"id": [str(k) for k in range(len(texts))], "text": texts}
-    pq.write_table(pa.table(columns), folder / "in/documents.parquet", row_group_size=1000)
-    file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    docs, one = write(texts, folder / "in/documents.parquet"), write(texts[:1], folder / "one/documents.parquet")
+    for how in WANTED:
+        ours(one, how, file, folder)  # compiles, and fills the page cache
     theirs = cpu([given.peer_python, "-c", PEER, folder / "in", folder / "peer", file])
-    for how in ("keep", "fuse"):
-        recipe = folder / f"{how}.yaml"
-        recipe.write_text(RECIPE.format(how=how, path=folder / "in/documents.parquet", tokenizer=file))
-        command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--workers", 1, "--quiet", "--out"]
-        ours = [cpu([*command, folder / f"{how}-{turn}"]) for turn in range(3)]
-        kept = sum(pq.read_metadata(path).num_rows for path in (folder / "keep-0/05-near_dedup").glob("*.parquet"))
-        answers = f"ours keeps {kept:,} of {len(texts):,} documents"
-        yield Row(f"chain, {how}", "english", megabytes(texts), "datatrove", ours, [theirs], answers)
+    details = []
+    for how, wanted in WANTED.items():
+        runs = [ours(docs, how, file, folder) for _ in range(given.turns)]
+        kept = sum(path.rows for path in rows_of(folder / "run/05-near_dedup"))
+        other = sum(pq.read_metadata(path).num_rows for path in (folder / "peer/filtered").glob("*.parquet"))
+        answers = f"by the rules and near_dedup ours keeps {kept:,} of {len(texts):,}, by its filters alone the peer "
+        answers += f"{other:,}; wanted: {wanted} ×"
+        yield Row(f"chain, {how}", "english", megabytes(texts), "datatrove", runs, [theirs], answers)
+        start = median(ours(one, how, file, folder / "start") for _ in range(given.turns))
+        details.append(Measure(f"CPU seconds, {how}", "english", spent(folder / "run", runs[-1], start)))
+    yield from details
+    shutil.rmtree(folder)
+
+
+def ours(docs: Path, how: str, file: Path, folder: Path) -> float:
+    """CPU seconds of our command on a Parquet file; its run is left in `folder`/run."""
+    folder.mkdir(exist_ok=True)
+    recipe = folder / f"{how}.yaml"
+    recipe.write_text(RECIPE.format(how=how, path=docs, tokenizer=file))
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--workers", 1, "--quiet", "--out", folder / "run"]
+    return cpu(command)
+
+
+def rows_of(stage: Path) -> list[argparse.Namespace]:
+    """The shards that a stage's manifest lists."""
+    manifest = json.loads((stage / "_manifest.json").read_text())
+    return [argparse.Namespace(**file) for file in manifest["files"].get("rows", [])]
+
+
+def spent(run: Path, whole: float, start: float) -> str:
+    """Where a run's CPU seconds went: each stage by its events, and of it all what a run of one document costs."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    stages = {event["stage"]: event["cpu_seconds"] for event in events if event["event"] == "StageDone"}
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items())
+    return (
+        f"{whole:.2f}: {parts}, outside stages {whole - sum(stages.values()):.2f}; "
+        f"a run of one document takes {start:.2f}"
+    )
 
 
 def cpu(command: Sequence[object]) -> float:
     """CPU seconds of a command and all that it starts."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    quiet = {**os.environ, **ONE_THREAD, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(list(map(str, command)), env=quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])

@@ -44,7 +44,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         stage = plain()
         found, run = batches(texts), step_of(stage)
         turn = peer(given.peer_python, SCRIPT.format(settings=repr(ftfy_settings(stage))), texts, given.core)
-        ours, theirs, mine, their = in_turn(lambda run=run, found=found: run(found), turn)
+        ours, theirs, mine, their = in_turn(lambda run=run, found=found: run(found), turn, given.turns)
         kept = [text for emit in mine for text in emit.rows["text"].to_pylist()]
         same = sum(a == LINE_BREAK.sub("\n", b) for a, b in zip(kept, their, strict=True))
         answers = f"{same:,} of {len(texts):,} texts equal"

@@ -1,12 +1,12 @@
-"""What both benchmarks of deduplication share: one core, stages run by the real plan in this process, peers in theirs.
+"""What the benchmarks of deduplication share: stages run by the real plan in this process, peers in turn with them.
 
-Times are CPU seconds (user and system), without imports, process starts and compilation, reading and writing of shards
-included. Rates are 10^6 bytes of UTF-8 text per CPU second.
+Times are CPU seconds (user and system) of this process, or as a peer's reports its own: without imports, process starts
+and compilation, the reading and writing of shards included.
 """
 
+from __future__ import annotations
+
 import json
-import os
-import statistics
 import subprocess
 import tempfile
 import time
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import load_recipe
@@ -37,19 +36,16 @@ class Here:
         """Nothing to end."""
 
 
-def pin() -> None:
-    """Keeps this process and those it starts on the last core."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
-
-
-def sample(source: Path, count: int, folder: Path) -> Path:
-    """The first `count` documents of a Parquet file as `folder/docs.parquet`, id and text alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pq.read_table(source, columns=["id", "text"]).slice(0, count)
-    pq.write_table(table, folder / "docs.parquet", compression="zstd", row_group_size=1000)
-    return folder / "docs.parquet"
+def sample(source: Path, megabytes: float, path: Path) -> Path:
+    """The first documents of a Parquet file, id and text alone, as another: about so many megabytes of text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = megabytes * 1e6
+    with pq.ParquetWriter(path, pq.read_schema(source).empty_table().select(["id", "text"]).schema) as writer:
+        for batch in pq.ParquetFile(source).iter_batches(100, columns=["id", "text"]):
+            if left > 0:
+                writer.write_batch(batch)
+                left -= batch["text"].nbytes
+    return path
 
 
 def run(recipe: str, out: Path) -> tuple[float, Path]:
@@ -69,6 +65,11 @@ def run(recipe: str, out: Path) -> tuple[float, Path]:
     return clock["cost"], out / plan.stages[-1].folder
 
 
+def kept_ids(stage: Path) -> list[str]:
+    """Ids of the documents that a stage kept, in order."""
+    return [i for path in sorted(stage.glob("part-*.parquet")) for i in pq.read_table(path)["id"].to_pylist()]
+
+
 def copying(stage: Path, out: Path) -> float:
     """CPU seconds of reading a stage's shards once and writing the same rows once."""
     begun = time.process_time()
@@ -79,9 +80,9 @@ def copying(stage: Path, out: Path) -> float:
     return time.process_time() - begun
 
 
-def peer(python: str, script: Path, name: str, folder: Path) -> dict[str, Any]:
+def peer(python: Path, script: Path, name: str, folder: Path) -> dict[str, Any]:
     """What a peer reports of one round, as JSON on the last line of its output."""
-    command = [python, str(script), "--peer", name, str(folder)]
+    command = [str(python), str(script), "--peer", name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} did not run: {done.stderr[-2000:]}")
@@ -89,18 +90,20 @@ def peer(python: str, script: Path, name: str, folder: Path) -> dict[str, Any]:
     return answer
 
 
-def rounds(turns: int, contenders: dict[str, Callable[[Path], dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Every contender in turn, `turns` times, each in an empty folder of its own."""
+Contender = Callable[[Path], dict[str, Any]]
+
+
+def rounds(turns: dict[str, int], contenders: dict[str, Contender]) -> dict[str, list[dict[str, Any]]]:
+    """Every contender in turn, as often as `turns` says, each in an empty folder of its own."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    for _ in range(turns):
+    for turn in range(max(turns.values())):
         for name, contender in contenders.items():
-            with tempfile.TemporaryDirectory() as folder:
-                results[name].append(contender(Path(folder)))
+            if turn < turns[name]:
+                with tempfile.TemporaryDirectory() as folder:
+                    results[name].append(contender(Path(folder)))
     return results
 
 
-def line(name: str, seconds: Sequence[float], megabytes: float, rest: str = "") -> str:
-    """A row: median rate, its spread, and what else there is to say."""
-    rates = sorted(megabytes / s for s in seconds)
-    middle = statistics.median(rates)
-    return f"{name:<36} {middle:8.2f} MB/s  ({rates[0]:.2f} to {rates[-1]:.2f} in {len(rates)})  {rest}"
+def seconds(found: Sequence[dict[str, Any]]) -> list[float]:
+    """The CPU seconds of a contender's rounds."""
+    return [one["seconds"] for one in found]

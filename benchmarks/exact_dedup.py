@@ -1,28 +1,52 @@
-"""exact_dedup against plain pyarrow and hashlib: exact_dedup.py CORPORA [--documents N] [--turns K].
+"""exact_dedup against plain pyarrow and hashlib: exact_dedup.py CORPORA.
 
-The first N documents of CORPORA/english go through each in turn, on one core; "compute" is our digests alone. The peer
-is the short script anybody would write: read the Parquet file, hash each text with its runs of blanks evened out, keep
-the first of each, write. It holds everything in memory, and says of a dropped document neither whose copy it is nor
-where it came from.
+The first English documents go through each in turn, on one core. The peer is the short script anybody would write: read
+the Parquet file, hash each text with its runs of blanks evened out, keep the first of each, write. It holds everything
+in memory, and says of a dropped document neither whose copy it is nor where it came from.
 """
+
+from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import dedup_rounds as bench
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards import read_batches
-from pipeline.stage import Task
-from stages.exact_dedup import ExactDedup
+from benchmarks.dedup_rounds import copying, kept_ids, rounds, run, sample, seconds
+from benchmarks.harness import Row, arguments, megabytes, show
 
-RECIPE = "stages:\n  - {{use: ingest, inputs: [{path}], id_field: id}}\n  - use: exact_dedup\n"
+RECIPE = "stages:\n  - {{use: ingest, inputs: ['{path}'], id_field: id}}\n  - use: exact_dedup\n"
+
+
+def main() -> None:
+    """Runs and prints."""
+    given = arguments(__doc__ or "", megabytes=88)
+    show(given, rows(given))
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """One row."""
+    source = sorted((given.corpora / "english").glob("*.parquet"))[0]
+    with tempfile.TemporaryDirectory() as held:
+        docs = sample(source, given.megabytes, Path(held) / "docs.parquet")
+        ours(docs, Path(held))  # compiles, and fills the page cache
+        size = megabytes(pq.read_table(docs)["text"].to_pylist())
+        contenders = {
+            "ours": lambda folder: ours(docs, folder),
+            "plain": lambda folder: plain(docs, folder / "kept.parquet"),
+        }
+        found = rounds(dict.fromkeys(contenders, given.turns), contenders)
+    mine, theirs = found["ours"], found["plain"]
+    same = "the same documents kept" if mine[0]["kept"] == theirs[0]["kept"] else "OTHER DOCUMENTS KEPT"
+    disk = median(one["copying"] for one in mine)
+    yield Row("exact_dedup", "english", size, "pyarrow and hashlib", seconds(mine), seconds(theirs), same, disk)
 
 
 def plain(docs: Path, out: Path) -> dict[str, Any]:
@@ -39,47 +63,10 @@ def plain(docs: Path, out: Path) -> dict[str, Any]:
 
 
 def ours(docs: Path, folder: Path) -> dict[str, Any]:
-    """The stage by the real plan, and its digests alone."""
-    cost, stage = bench.run(RECIPE.format(path=docs), folder / "run")
-    kept = [i for path in sorted(stage.glob("part-*.parquet")) for i in pq.read_table(path)["id"].to_pylist()]
-    source = stage.parent / "01-ingest"
-    batches = [batch for path in sorted(source.glob("part-*.parquet")) for batch in read_batches(path)]
-    task = Task("02-exact_dedup", 0, 0, 1, folder, folder)
-    begun = time.process_time()
-    for _ in ExactDedup()._hash(iter(batches), task):
-        pass
-    compute = time.process_time() - begun
-    return {"seconds": cost, "kept": kept, "compute": compute, "copying": bench.copying(source, folder / "copy")}
+    """The stage by the real plan: CPU seconds, the ids kept, and the cost of reading and writing alone."""
+    cost, stage = run(RECIPE.format(path=docs), folder / "run")
+    return {"seconds": cost, "kept": kept_ids(stage), "copying": copying(stage.parent / "01-ingest", folder / "copy")}
 
 
-def main() -> None:
-    """Runs all in turn and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("corpora", type=Path)
-    parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--turns", type=int, default=5)
-    given = parser.parse_args()
-    bench.pin()
-    source = sorted((given.corpora / "english").glob("*.parquet"))[0]
-    with tempfile.TemporaryDirectory() as held:
-        docs = bench.sample(source, given.documents, Path(held))
-        ours(docs, Path(held))  # compiles, and fills the page cache
-        size = sum(len(text.encode()) for text in pq.read_table(docs)["text"].to_pylist()) / 1e6
-        contenders = {
-            "gristmill": lambda folder: ours(docs, folder),
-            "pyarrow and hashlib": lambda folder: plain(docs, folder / "kept.parquet"),
-        }
-        results = bench.rounds(given.turns, contenders)
-    kept = {name: found[0]["kept"] for name, found in results.items()}
-    best = {name: min(one["seconds"] for one in found) for name, found in results.items()}
-    same = "the same documents kept" if len({json.dumps(ids) for ids in kept.values()}) == 1 else "ANSWERS DIFFER"
-    print(f"{given.documents:,} documents, {size:.1f} MB, one core, {given.turns} turns; {same}")
-    for name, found in results.items():
-        ratio = "" if name == "gristmill" else f"; we take {best[name] / best['gristmill']:.1f} times less"
-        print(bench.line(name, [one["seconds"] for one in found], size, f"kept {len(kept[name]):,}{ratio}"))
-    print(bench.line("gristmill, compute alone", [one["compute"] for one in results["gristmill"]], size))
-    copied = min(one["copying"] for one in results["gristmill"])
-    print(f"reading and writing once: {size / copied:.0f} MB/s, {copied / best['gristmill']:.0%} of our time")
-
-
-main()
+if __name__ == "__main__":
+    main()

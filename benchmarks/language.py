@@ -54,7 +54,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         disk = reading_and_writing(found)
         for name, script in (("py3langid", LANGID), ("CLD2", CLD2)):
             turn = peer(given.peer_python, script, texts, given.core)
-            ours, theirs, mine, their = in_turn(lambda run=run, found=found: run(found), turn)
+            ours, theirs, mine, their = in_turn(lambda run=run, found=found: run(found), turn, given.turns)
             answers = agreement(mine, their) if their else "another model"
             yield Row("language", kind, megabytes(texts), name, ours, theirs, answers, disk)
 

@@ -1,21 +1,25 @@
-"""near_dedup against datatrove's MinHash chain and rensa: near_dedup.py CORPORA [--peers PY].
+"""near_dedup against datatrove's MinHash chain and rensa: near_dedup.py CORPORA [--peer-python PYTHON].
 
-The first documents of CORPORA/neardup_truth/subset.parquet go through each in turn, on one core. PY is the python of a
-venv with `datatrove[processing] spacy rensa`; without it we run alone. datatrove: its four steps with 14 × 8 hashes,
-its defaults. rensa: RMinHashDeduplicator at 0.8 with 128 hashes over word 5-grams made in Python, as it has no
-shingling of its own. Recall is the share of known pairs of Jaccard ≥ 0.8 that end with at most one side kept; a false
-removal has no known pair ≥ 0.8 with any kept document.
+The first documents of CORPORA/neardup_truth/subset.parquet go through each in turn, on one core; the peers' Python has
+`datatrove[processing] spacy rensa`. datatrove: its four steps with 14 × 8 hashes, its defaults, once, since it takes
+minutes. rensa: RMinHashDeduplicator at 0.8 with 128 hashes over word 5-grams made in Python, as it has no shingling of
+its own. Recall is the share of known pairs of Jaccard ≥ 0.8 that end with at most one side kept; a false removal has no
+known pair ≥ 0.8 with any kept document.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import re
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-RECIPE = "stages:\n  - {{use: ingest, inputs: [{path}], id_field: id}}\n  - use: near_dedup\n"
+RECIPE = "stages:\n  - {{use: ingest, inputs: ['{path}'], id_field: id}}\n  - use: near_dedup\n"
 LIMIT = 0.8
 
 
@@ -71,65 +75,67 @@ def rensa(folder: Path) -> dict[str, Any]:
     return {"seconds": time.process_time() - begun, "kept": kept["id"].to_pylist()}
 
 
+def main() -> None:
+    """Runs and prints; in the peers' Python, as `--peer NAME FOLDER`, one round of a peer."""
+    if sys.argv[1:2] == ["--peer"]:
+        print(json.dumps({"datatrove": datatrove, "rensa": rensa}[sys.argv[2]](Path(sys.argv[3]))))
+        return
+    from benchmarks.harness import arguments, show
+
+    given = arguments(__doc__ or "", megabytes=88)
+    show(given, rows(given))
+
+
+def rows(given: argparse.Namespace) -> Iterator[Any]:
+    """A row for each peer."""
+    from statistics import median
+
+    import pyarrow.parquet as pq
+
+    from benchmarks.dedup_rounds import copying, kept_ids, peer, rounds, run, sample, seconds
+    from benchmarks.harness import Row, megabytes
+
+    truth = given.corpora / "neardup_truth"
+    columns = pq.read_table(truth / "pairs.parquet").to_pydict()
+    pairs = {(a, b): j for a, b, j in zip(columns["id_a"], columns["id_b"], columns["jaccard"], strict=True)}
+    held = Path(tempfile.mkdtemp())
+    docs = sample(truth / "subset.parquet", given.megabytes, held / "docs.parquet")
+    table = pq.read_table(docs)
+    size, ids = megabytes(table["text"].to_pylist()), set(table["id"].to_pylist())
+
+    def ours(folder: Path) -> dict[str, Any]:
+        cost, stage = run(RECIPE.format(path=docs), folder / "run")
+        copied = copying(stage.parent / "01-ingest", folder / "copy")
+        return {"seconds": cost, "kept": kept_ids(stage), "copying": copied}
+
+    def other(name: str, folder: Path) -> dict[str, Any]:
+        (folder / "docs.parquet").symlink_to(docs)
+        return peer(given.peer_python, Path(__file__), name, folder)
+
+    with tempfile.TemporaryDirectory() as folder:
+        ours(Path(folder))  # compiles, and fills the page cache
+    peers = ("datatrove", "rensa")
+    contenders = {name: lambda folder, name=name: other(name, folder) for name in peers}
+    turns = {"ours": given.turns, "datatrove": 1, "rensa": given.turns}
+    found = rounds(turns, {"ours": ours, **contenders})
+    disk = median(one["copying"] for one in found["ours"])
+    mine = judge(set(found["ours"][0]["kept"]), ids, pairs)
+    for name in peers:
+        answers = f"ours {mine}; {name} {judge(set(found[name][0]['kept']), ids, pairs)}"
+        yield Row(
+            "near_dedup", "neardup_truth", size, name, seconds(found["ours"]), seconds(found[name]), answers, disk
+        )
+
+
 def judge(kept: set[str], ids: set[str], pairs: dict[tuple[str, str], float]) -> str:
     """Recall and false removals by the known pairs."""
     inside = [(a, b) for (a, b), j in pairs.items() if j >= LIMIT and a in ids and b in ids]
     apart = sum(not (a in kept and b in kept) for a, b in inside)
     linked = {x for a, b in inside for x, y in ((a, b), (b, a)) if y in kept}
     gone = ids - kept
-    return f"removed {len(gone):,}, recall {apart / len(inside):.4f}, false removals {len(gone - linked):,}"
+    recall = f"{apart / len(inside):.4f}" if inside else "of no pairs"
+    return f"removed {len(gone):,}, recall {recall}, {len(gone - linked):,} false"
 
 
-def measure(truth: Path, documents: int, turns: int, peers: str | None) -> None:
-    """Runs all in turn and prints."""
-    import dedup_rounds as bench
-    import pyarrow.parquet as pq
-
-    bench.pin()
-    columns = pq.read_table(truth / "pairs.parquet").to_pydict()
-    pairs = {(a, b): j for a, b, j in zip(columns["id_a"], columns["id_b"], columns["jaccard"], strict=True)}
-
-    def ours(folder: Path) -> dict[str, Any]:
-        docs = bench.sample(truth / "subset.parquet", documents, folder)
-        cost, stage = bench.run(RECIPE.format(path=docs), folder / "run")
-        kept = [i for path in stage.glob("part-*.parquet") for i in pq.read_table(path)["id"].to_pylist()]
-        copied = bench.copying(stage.parent / "01-ingest", folder / "copy")
-        return {"seconds": cost, "kept": kept, "copying": copied}
-
-    def other(name: str, folder: Path) -> dict[str, Any]:
-        bench.sample(truth / "subset.parquet", documents, folder)
-        return bench.peer(str(peers), Path(__file__), name, folder)
-
-    with tempfile.TemporaryDirectory() as folder:
-        ours(Path(folder))  # compiles, and fills the page cache
-        table = pq.read_table(bench.sample(truth / "subset.parquet", documents, Path(folder)))
-    size, ids = sum(len(text.encode()) for text in table["text"].to_pylist()) / 1e6, set(table["id"].to_pylist())
-    names = ("datatrove", "rensa") if peers else ()
-    contenders = {name: lambda folder, name=name: other(name, folder) for name in names}
-    results = bench.rounds(turns, {"gristmill": ours, **contenders})
-    print(f"{len(ids):,} documents, {size:.1f} MB, one core, {turns} turns")
-    best = {name: min(one["seconds"] for one in found) for name, found in results.items()}
-    for name, found in results.items():
-        said = judge(set(found[0]["kept"]), ids, pairs)
-        ratio = "" if name == "gristmill" else f"; we take {best[name] / best['gristmill']:.1f} times less"
-        print(bench.line(name, [one["seconds"] for one in found], size, said + ratio))
-    copied = min(one["copying"] for one in results["gristmill"])
-    print(f"reading and writing once: {size / copied:.0f} MB/s, {copied / best['gristmill']:.0%} of our time")
-
-
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("corpora", type=Path)
-    parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--peers", help="python of the peers' venv")
-    parser.add_argument("--peer", choices=["datatrove", "rensa"], help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.peer:
-        print(json.dumps({"datatrove": datatrove, "rensa": rensa}[given.peer](given.corpora)))
-    else:
-        measure(given.corpora / "neardup_truth", given.documents, given.turns, given.peers)
-
-
-main()
+if __name__ == "__main__":
+    main()

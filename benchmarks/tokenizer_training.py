@@ -1,15 +1,16 @@
-"""Training a tokenizer, beside Hugging Face's trainer and gigatoken's: tokenizer_training.py CORPORA [options].
+"""Training a tokenizer, against Hugging Face's trainer and gigatoken's: tokenizer_training.py CORPORA.
 
-CORPORA holds a folder of Parquet shards with a `text` column for each corpus. All learn from the same documents with
-gpt2's pattern, in turn, on one core; seconds are of the processor, the best of `--repeats` (Hugging Face's: of
-`--hf-repeats`). Exits with 1 where merges are not Hugging Face's, in their order.
+All learn from the same documents with gpt2's pattern, in turn, on one core, in the project's own Python, which has both
+peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges
+pairs met once too, so of its merges the first ones are compared.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -21,116 +22,86 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.harness import Row, arguments, documents, megabytes, show
 from stages.encoder import byte_alphabet, token_bytes
 from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable
 
+TOKENS = 32768
 WHOLE = 1 << 40
 """No pre-token is cut into pieces: the peers do not."""
 Pairs = list[tuple[bytes, bytes]]
+Trained = tuple[float, Pairs]
+"""CPU seconds and merges."""
 
 
 def main() -> None:
     """Runs and prints."""
-    options = _options()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    began = time.process_time()
-    ours([pa.array(["a b a b"], pa.large_string())], 260)
-    print(f"kernels compiled or loaded in {time.process_time() - began:.2f} s; best of {options.repeats}, one core\n")
-    head = ("corpus", "MB", "tokens", "counting s", "merging s", "ours MB/s")
-    print("|", " | ".join((*head, "tokenizers MB/s", "times", "gigatoken MB/s", "times")), "|")
-    print("|---|" + "--:|" * 9)
-    same = True
-    for corpus in options.corpora:
-        texts, size = documents(options.folder / corpus, options.megabytes * 1_000_000)
-        for tokens in options.tokens:
-            same &= compare(corpus, texts, size, tokens, options)
-    print(f"\nmerges are those of tokenizers, all and in order: {'yes' if same else 'NO'}")
-    sys.exit(0 if same else 1)
+    given = arguments(__doc__ or "", megabytes=50)
+    show(given, rows(given))
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="CORPORA")
-    parser.add_argument("--corpora", nargs="+", default=["english", "chinese", "code"])
-    parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--tokens", nargs="+", type=int, default=[8192, 32768, 131072])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--hf-repeats", type=int, default=1, help="0: not at all")
-    parser.add_argument("--no-gigatoken", action="store_true")
-    return parser.parse_args()
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """A row for each kind of text and peer."""
+    ours([pa.array(["a b a b"], pa.large_string())])
+    for kind in ("english", "chinese", "code"):
+        texts = documents(given.corpora, kind, given.megabytes)
+        chunks = [pa.array(texts[k : k + 1000], pa.large_string()) for k in range(0, len(texts), 1000)]
+        mine = [ours(chunks) for _ in range(given.turns)]
+        for name, train in (("tokenizers", hugging_face), ("gigatoken", gigatoken)):
+            took, merges = train(chunks)
+            answers = agreement(mine[0][1], merges, whole=name == "tokenizers")
+            own = [one for one, _ in mine]
+            yield Row(f"training {TOKENS:,} tokens", kind, megabytes(texts), name, own, [took], answers)
 
 
-def documents(folder: Path, size: int) -> tuple[list[pa.Array], int]:
-    """Texts of about `size` bytes from a corpus, as large_string chunks, and their bytes."""
-    table = pa.concat_tables([pq.read_table(path, columns=["text"]) for path in sorted(folder.glob("*.parquet"))])
-    texts = table["text"].cast(pa.large_string()).combine_chunks()
-    ends = pc.cumulative_sum(pc.binary_length(texts).cast(pa.int64())).to_numpy()
-    texts = texts[: int((ends < size).sum()) + 1]
-    return [texts[k : k + 1000] for k in range(0, len(texts), 1000)], pc.sum(pc.binary_length(texts)).as_py()
+def agreement(mine: Pairs, theirs: Pairs, whole: bool) -> str:
+    """Whether the merges are the same ones in the same order."""
+    if mine == theirs or (not whole and theirs[: len(mine)] == mine):
+        return f"the same {len(mine):,} merges"
+    alike = next((k for k, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]), len(mine))
+    return f"the first {alike:,} of {len(mine):,} merges alike"
 
 
-def compare(corpus: str, texts: list[pa.Array], size: int, tokens: int, options: argparse.Namespace) -> bool:
-    """Prints a row of the table; whether merges are alike."""
-    counting, merging, mine = min((ours(texts, tokens) for _ in range(options.repeats)), key=lambda run: sum(run[:2]))
-    seconds, alike = counting + merging, True
-    row = f"| {corpus} | {size / 1e6:.0f} | {tokens:,} | {counting:.2f} | {merging:.2f} | {size / 1e6 / seconds:.1f} |"
-    for times, peer in (options.hf_repeats, hugging_face), (0 if options.no_gigatoken else options.repeats, gigatoken):
-        if times == 0:
-            row += " – | – |"
-            continue
-        their, theirs = peer(texts, tokens, times)
-        same = theirs == mine or (peer is gigatoken and theirs[: len(mine)] == mine)
-        alike &= same or peer is gigatoken
-        row += f" {size / 1e6 / their:.1f} | {their / seconds:.1f}{'' if same else ' (other merges)'} |"
-    print(row, flush=True)
-    return alike
-
-
-def ours(texts: Sequence[pa.Array], tokens: int) -> tuple[float, float, Pairs]:
-    """Seconds of counting, seconds of merging, merges."""
+def ours(texts: Sequence[pa.Array]) -> Trained:
+    """Counting, then merging."""
     began = time.process_time()
     table = WordTable()
     for chunk in texts:
         table.count(chunk, "gpt2", WHOLE)
-    counted = time.process_time()
-    merges = learn(pa.Table.from_batches([table.rows()]), tokens, 2)
-    ended = time.process_time()
-    return counted - began, ended - counted, _pairs(build(merges, "gpt2", ()))
+    merges = learn(pa.Table.from_batches([table.rows()]), TOKENS, 2)
+    return time.process_time() - began, _pairs(build(merges, "gpt2", ()))
 
 
-def hugging_face(texts: Sequence[pa.Array], tokens: int, repeats: int) -> tuple[float, Pairs]:
-    """Seconds and merges of BpeTrainer."""
+def hugging_face(texts: Sequence[pa.Array]) -> Trained:
+    """BpeTrainer, fed by the batch."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    def train() -> Any:
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        trainer = trainers.BpeTrainer(
-            vocab_size=tokens, min_frequency=2, initial_alphabet=sorted(byte_alphabet()), show_progress=False
-        )
-        tokenizer.train_from_iterator((chunk.to_pylist() for chunk in texts), trainer)
-        return tokenizer
-
-    seconds, tokenizer = _best(train, repeats)
-    return seconds, _pairs(tokenizer)
+    began = time.process_time()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=TOKENS, min_frequency=2, initial_alphabet=sorted(byte_alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator((chunk.to_pylist() for chunk in texts), trainer)
+    return time.process_time() - began, _pairs(tokenizer)
 
 
-def gigatoken(texts: Sequence[pa.Array], tokens: int, repeats: int) -> tuple[float, Pairs]:
-    """Seconds and merges of gigatoken's trainer, reading an uncompressed Parquet file. It merges pairs met once too."""
+def gigatoken(texts: Sequence[pa.Array]) -> Trained:
+    """gigatoken's trainer, which reads an uncompressed Parquet file."""
     from gigatoken import ParquetFileSource, train_bpe
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texts.parquet"
-        pq.write_table(
-            pa.table({"text": pa.chunked_array(list(texts))}), path, compression="none", use_dictionary=False
-        )
+        table = pa.table({"text": pa.chunked_array(list(texts))})
+        pq.write_table(table, path, compression="none", use_dictionary=False)
         with _silence():
-            seconds, found = _best(lambda: train_bpe(ParquetFileSource([path]), tokens, []), repeats)
-    return seconds, [(bytes(left), bytes(right)) for left, right in found[1]]
+            began = time.process_time()
+            found = train_bpe(ParquetFileSource([path]), TOKENS, [])
+            took = time.process_time() - began
+    return took, [(bytes(left), bytes(right)) for left, right in found[1]]
 
 
 @contextlib.contextmanager
@@ -149,20 +120,11 @@ def _silence() -> Iterator[None]:
                 os.close(copy)
 
 
-def _best(train: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    runs = []
-    for _ in range(repeats):
-        began = resource.getrusage(resource.RUSAGE_SELF)
-        found = train()
-        ended = resource.getrusage(resource.RUSAGE_SELF)
-        runs.append((ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime, found))
-    return min(runs, key=lambda run: run[0])
-
-
 def _pairs(tokenizer: Any) -> Pairs:
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     left, right = ([pair[side] for pair in merges] for side in (0, 1))
     return list(zip(token_bytes(left), token_bytes(right), strict=True))
 
 
-main()
+if __name__ == "__main__":
+    main()

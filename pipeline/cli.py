@@ -159,9 +159,10 @@ def run(
     from pipeline.runner import execute
 
     with _guard(as_json=json_), _interruptible():
-        planned = _plan(recipe, out, limit, set_, force)
         engine = LocalEngine(workers or os.cpu_count() or 1)
         try:
+            engine.warm()
+            planned = _plan(recipe, out, limit, set_, force)
             with Progress(quiet=quiet or json_) as progress:
                 execute(planned, engine, progress)
         finally:

@@ -36,6 +36,7 @@ class Progress:
         self.quiet = quiet
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.live = Live(Text(""), console=self.console, transient=True, auto_refresh=False)
+        self.compiling = False
         self.is_live = not quiet and self.console.is_terminal
         self.stage = self.step = ""
         self.tasks = self.done = self.rows = self.kept = self.bytes = self.total = 0
@@ -68,6 +69,9 @@ class Progress:
                 self._begin(event)
             case News():
                 self.under_way[event.task] = event.values
+                if "compiling" in event.values and not self.compiling:
+                    self.compiling = True
+                    self._line("  compiling kernels, once on this machine: about 20 s in all")
                 if "retry" in event.values:
                     self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
                 self._refresh()

@@ -1,8 +1,8 @@
 """Tasks on processes of this machine: spawned, single-threaded, long-lived; a dead worker's task is tried again.
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
-ended the parent. Tasks that want all the cores run in a process of their own. Starting a worker costs about half a
-second.
+ended the parent; it tells when a kernel is compiled for the first time. Tasks that want all the cores run in a process
+of their own. Starting a worker costs about half a second, which `warm` hides behind the reading of the recipe.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class LocalEngine:
         """Starts nothing yet."""
         self.workers = workers
         self._idle: list[_Worker] = []
+
+    def warm(self) -> None:
+        """Starts one worker ahead of its first task: it loads what it needs while the caller plans."""
+        if not self._idle:
+            self._put(_Worker(wide=False))
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
         """Results as tasks end; see `Engine.run`."""
@@ -183,6 +188,8 @@ def _serve(pipe: Connection, wide: bool) -> None:
     def report(news: dict[str, Any]) -> None:
         pipe.send(("news", dict(news)))
 
+    if not wide:
+        _tell_of_compiling(report)
     with suppress(EOFError, BrokenPipeError):
         while True:
             spec = TaskSpec.model_validate_json(pipe.recv())
@@ -192,6 +199,24 @@ def _serve(pipe: Connection, wide: bool) -> None:
                 message = f"{type(error).__name__}: {error}"
                 answer = ("failed", {"message": message, "trace": traceback.format_exc()})
             pipe.send(answer)
+
+
+def _tell_of_compiling(report: Report) -> None:
+    """Reports `compiling`, once, when numba compiles a kernel that is not in its cache."""
+    from numba.core.event import Event, Listener, register
+
+    class Teller(Listener):  # type: ignore[misc]  # numba has no types
+        told = False
+
+        def on_start(self, event: Event) -> None:
+            if not self.told:
+                self.told = True
+                report({"compiling": 1})
+
+        def on_end(self, event: Event) -> None:
+            """Nothing to tell."""
+
+    register("numba:compile", Teller())
 
 
 def _die_with_parent() -> None:
