@@ -10,12 +10,14 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from pipeline.engines import Report, TaskError
@@ -100,7 +102,7 @@ class _Worker:
         self.wide = wide
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, wide), daemon=not wide)
-        with _environment({} if wide else ONE_THREAD):
+        with _environment({} if wide else ONE_THREAD), _no_main():
             self.process.start()
         theirs.close()
 
@@ -173,6 +175,17 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hides the main module from a process that is about to be spawned: it would import it, and needs none of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, wide: bool) -> None:
