@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,20 +153,18 @@ def run(
 ) -> None:
     """Run a recipe; the same command again resumes. Example: gristmill run configs/quickstart.yaml --workers 2."""
     from pipeline.engines.local import LocalEngine
-    from pipeline.progress import Progress
-    from pipeline.queries import funnel, highlights
-    from pipeline.report import report as page
-    from pipeline.runner import execute
 
-    with _guard(as_json=json_), _interruptible():
-        engine = LocalEngine(workers or os.cpu_count() or 1)
-        try:
-            engine.warm()
-            planned = _plan(recipe, out, limit, set_, force)
-            with Progress(quiet=quiet or json_) as progress:
-                execute(planned, engine, progress)
-        finally:
-            engine.close()
+    engine = LocalEngine(workers or os.cpu_count() or 1)
+    engine.warm()
+    with closing(engine), _guard(as_json=json_), _interruptible():
+        from pipeline.progress import Progress
+        from pipeline.queries import funnel, highlights
+        from pipeline.report import report as page
+        from pipeline.runner import execute
+
+        planned = _plan(recipe, out, limit, set_, force)
+        with Progress(quiet=quiet or json_) as progress:
+            execute(planned, engine, progress)
         rows, text = funnel(planned.out)
         notes = highlights(planned.out)
         where = planned.out / "report.html"
@@ -404,13 +402,10 @@ def ablate(
         if len(loaded) < len(recipes):
             raise ValueError("two recipes have one name; files of different names are told apart in the table")
         plans = {name: plan_rows(recipe, out / name) for name, recipe in loaded.items()}
-        engine = LocalEngine(workers or os.cpu_count() or 1)
-        try:
+        with closing(LocalEngine(workers or os.cpu_count() or 1)) as engine:
             for planned in plans.values():
                 with Progress(quiet=json_) as progress:
                     execute(planned, engine, progress)
-        finally:
-            engine.close()
         runs = {name: planned.out for name, planned in plans.items()}
         trains = [use.stage for use in loaded[recipes[0].stem].uses if use.stage.reads == "rows"]
         base = trains[0].model_dump() if trains else {}

@@ -4,9 +4,10 @@ processes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.engines.work import TaskResult, TaskSpec
+if TYPE_CHECKING:
+    from pipeline.engines.work import TaskResult, TaskSpec
 
 Report = Callable[[dict[str, Any]], None]
 

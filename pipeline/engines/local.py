@@ -2,7 +2,8 @@
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
 ended the parent; it tells when a kernel is compiled for the first time. Tasks that want all the cores run in a process
-of their own. Starting a worker costs about half a second, which `warm` hides behind the reading of the recipe.
+of their own. Starting a worker costs about half a second, which `warm` hides behind the reading of the recipe; so
+nothing heavy is imported here before it is needed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import Report, TaskError
-from pipeline.engines.work import TaskResult, TaskSpec, run_task
+
+if TYPE_CHECKING:
+    from pipeline.engines.work import TaskResult, TaskSpec
 
 ATTEMPTS = 3
 SAVING_SECONDS = 60
@@ -64,11 +67,11 @@ class LocalEngine:
                     if outcome is None:
                         continue
                     busy.remove(worker)
-                    if isinstance(outcome, TaskResult):
+                    if isinstance(outcome, _Died):
+                        todo.appendleft(_again(worker, outcome, report))
+                    else:
                         self._put(worker)
                         yield outcome
-                    else:
-                        todo.appendleft(_again(worker, outcome, report))
         except BaseException:
             for worker in busy:
                 worker.end()
@@ -125,6 +128,8 @@ class _Worker:
         if kind == "failed":
             self.kill()
             raise TaskError(f"{self.spec.stage} ({self.spec.key}): {value['message']}", value["trace"])
+        from pipeline.engines.work import TaskResult
+
         return TaskResult.model_validate_json(value)
 
     def end(self) -> None:
@@ -192,6 +197,8 @@ def _serve(pipe: Connection, wide: bool) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    from pipeline.engines.work import TaskSpec, run_task
+
     if not wide:
         import pyarrow as pa
 

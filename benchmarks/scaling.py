@@ -1,0 +1,128 @@
+"""What size and workers cost: scaling.py CORPORA [--megabytes LARGEST] [--tokenizer TOKENIZER].
+
+Runs one recipe on a twentieth, a quarter and all of LARGEST megabytes (2,000 unless said otherwise) of English, many
+languages and code in equal shares at each size: MB of text a second of each stage, which should not depend on the size,
+and the greatest peak of a worker's memory. At a quarter also with two workers: how many times less wall time each stage
+takes, steps that one task does (the merging of near-duplicates) apart. quality comes last, so that all documents reach
+the other stages. Where there is not enough text it comes again with its Latin vowels moved on by one, so that no copy
+is a duplicate of another; the figures say how much of it is such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.harness import Measure, arguments, show, tokenizer, write
+
+FILES = 160
+"""Files of equal size that all the text is in."""
+SHARES = {1.0: 1, 0.25: 4, 0.05: 20}
+"""Each size and which of the files make it up: every n-th, of as many of each kind."""
+KINDS = ("english", "multi", "code", "english")
+RECIPE = """\
+stages:
+  - use: ingest
+    inputs: {files}
+    id_field: id
+  - use: clean
+  - use: language
+  - use: exact_dedup
+  - use: near_dedup
+  - use: pack
+    tokenizer: "{tokenizer}"
+  - use: quality
+"""
+VOWELS = [str.maketrans("aeiouAEIOU", "aeiouAEIOU"[k:5] + "aeiou"[:k] + "AEIOU"[k:] + "AEIOU"[:k]) for k in range(5)]
+Stages = dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    """Runs and prints."""
+    given = arguments(__doc__ or "", peer=False, megabytes=2000, pin=False, encodes=True)
+    show(given, rows(given))
+
+
+def rows(given: argparse.Namespace) -> Iterator[Measure]:
+    """Figures of each stage: by size, then by workers."""
+    folder = Path(tempfile.mkdtemp())
+    files, salted = build(given, folder)
+    file = tokenizer(given)
+    run(files[:1], file, folder, 1)  # compiles
+    found = {share: run(files[::step], file, folder, 2) for share, step in SHARES.items()}
+    alone = run(files[:: SHARES[0.25]], file, folder, 1)
+    sizes = {share: f"{given.megabytes * share:,.0f} MB" for share in reversed(SHARES)}
+    said = f"{', '.join(sizes.values())}; {salted:.0%} with vowels moved"
+    for stage in found[1.0]:
+        rates = [found[share][stage]["bytes_in"] / found[share][stage]["cpu_seconds"] / 1e6 for share in sizes]
+        yield Measure(
+            f"{stage}, MB for a CPU second", said, ", ".join(f"{r:,.1f}" for r in rates), "the same at each size"
+        )
+    for share, size in sizes.items():
+        peaks = {stage: costs["peak"] / 1e6 for stage, costs in found[share].items()}
+        most = max(peaks, key=lambda stage: peaks[stage])
+        yield Measure("greatest memory of a worker", size, f"{peaks[most]:,.0f} MB ({most})", "under 1,000 MB")
+    both = found[0.25]
+    for stage in both:
+        one, two = alone[stage]["seconds"], both[stage]["seconds"]
+        cpu = both[stage]["cpu_seconds"] / alone[stage]["cpu_seconds"]
+        yield Measure(
+            f"{stage}, two workers for one",
+            sizes[0.25],
+            f"{one / two:.2f} × ({one:.1f} s, {two:.1f} s; CPU time {cpu:.2f} ×)",
+            "at least 1.8 ×",
+        )
+    shutil.rmtree(folder)
+
+
+def build(given: argparse.Namespace, folder: Path) -> tuple[list[Path], float]:
+    """The files, of each kind in turn, and the share of them that was altered."""
+    files, altered = [], 0
+    readers = {kind: stream(given.corpora, kind) for kind in KINDS}
+    for k in range(FILES):
+        # Every fourth file must not be of one kind: each round of kinds begins with another.
+        kind = KINDS[(k + k // len(KINDS)) % len(KINDS)]
+        texts, size = [], 0
+        while size < given.megabytes * 1e6 / FILES:
+            turn, text = next(readers[kind])
+            texts.append(text)
+            size += len(text.encode())
+        files.append(write(texts, folder / f"in/{k:03}-{kind}.parquet"))
+        altered += turn > 0
+    return files, altered / FILES
+
+
+def stream(corpora: Path, kind: str) -> Iterator[tuple[int, str]]:
+    """Texts of a kind without end, as they are in turn 0, with vowels moved on in those that follow."""
+    paths = sorted((corpora / kind).glob("*.parquet"))
+    for turn in range(len(VOWELS)):
+        for path in paths:
+            for batch in pq.ParquetFile(path).iter_batches(64, columns=["text"]):
+                for text in filter(None, batch["text"].to_pylist()):
+                    yield turn, text.translate(VOWELS[turn]) if turn else text
+
+
+def run(files: Sequence[Path], file: Path, folder: Path, workers: int) -> Stages:
+    """What each stage cost."""
+    recipe, out = folder / "scaling.yaml", folder / "run"
+    recipe.write_text(RECIPE.format(files=json.dumps([str(path) for path in files]), tokenizer=file))
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", str(out), "--quiet"]
+    done = subprocess.run([*command, "--workers", str(workers)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    return {event["stage"].partition("-")[2]: event for event in events if event["event"] == "StageDone"}
+
+
+if __name__ == "__main__":
+    main()
