@@ -1,9 +1,11 @@
-# Two commands: `make quickstart` turns the sample dump into a trained model; `make test` runs every check.
+# `make quickstart` turns the sample dump into a trained model; `make test` runs every check; `make bench CORPORA=DIR`
+# measures beside other tools and rewrites benchmarks/RESULTS.md (QUICK=1: small texts, to see that all of it runs).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
-.PHONY: quickstart test install clean
+.PHONY: quickstart test bench bench-train install clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/gristmill run configs/quickstart.yaml
@@ -15,6 +17,13 @@ test: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python -m benchmarks $(or $(CORPORA),$(error CORPORA is missing: a folder of english, chinese, multi, code and \
+	neardup_truth)) --peer-python $(PEERS)/bin/python $(if $(QUICK),--quick --out runs/quick-results.md)
+
+bench-train: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.train
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,5 +32,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	touch $@
 
+$(PEERS)/.installed: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(PEERS) runs
