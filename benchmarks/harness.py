@@ -170,7 +170,9 @@ def tokenizer(given: argparse.Namespace) -> Path:
         return tokenizer_file(given.tokenizer.resolve())
     texts = [text for kind in ("english", "chinese", "code") for text in documents(given.corpora, kind, 4)]
     folder = Path(tempfile.mkdtemp())
-    recipe = "stages:\n  - {use: ingest, inputs: ['in.parquet'], id_field: id}\n  - {use: tokenizer, compare_gpt2: false}\n"
+    recipe = (
+        "stages:\n  - {use: ingest, inputs: ['in.parquet'], id_field: id}\n  - {use: tokenizer, compare_gpt2: false}\n"
+    )
     (folder / "tokenizer.yaml").write_text(recipe)
     write(texts, folder / "in.parquet")
     command = [sys.executable, "-m", "pipeline.cli", "run", folder / "tokenizer.yaml", "--out", folder / "run"]

@@ -16,13 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
 from benchmarks.harness import Row, arguments, documents, in_turn, megabytes, show, tokenizer
+from pipeline.engines.local import ONE_THREAD
 from stages.encoder import Encoder
 from stages.kernels.arrow import read_only
 from stages.pack import _best_fit
@@ -33,6 +32,7 @@ DRAWN = 250_000
 
 def main() -> None:
     """Runs and prints."""
+    os.environ |= ONE_THREAD
     given = arguments(__doc__ or "", peer=False, encodes=True)
     file = tokenizer(given)
     show(given, chain(encoding(given, file), packing(given, file)))

@@ -14,17 +14,15 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ["RAYON_NUM_THREADS"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, arguments, documents, megabytes, show
+from pipeline.engines.local import ONE_THREAD
 from stages.encoder import byte_alphabet, token_bytes
 from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable
@@ -39,6 +37,7 @@ Trained = tuple[float, Pairs]
 
 def main() -> None:
     """Runs and prints."""
+    os.environ |= ONE_THREAD
     given = arguments(__doc__ or "", megabytes=50)
     show(given, rows(given))
 

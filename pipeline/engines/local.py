@@ -57,11 +57,7 @@ class LocalEngine:
         busy: list[_Worker] = []
         try:
             while todo or busy:
-                while todo and len(busy) < self.workers:
-                    spec, attempt = todo.popleft()
-                    worker = _Worker(wide=True) if spec.wide else self._take()
-                    worker.start(spec, attempt)
-                    busy.append(worker)
+                self._occupy(busy, todo)
                 for worker in _ready(busy):
                     outcome = worker.receive(report)
                     if outcome is None:
@@ -71,6 +67,7 @@ class LocalEngine:
                         todo.appendleft(_again(worker, outcome, report))
                     else:
                         self._put(worker)
+                        self._occupy(busy, todo)  # before the caller takes note of the result, which waits for the disk
                         yield outcome
         except BaseException:
             for worker in busy:
@@ -82,6 +79,14 @@ class LocalEngine:
         for worker in self._idle:
             worker.kill()
         self._idle.clear()
+
+    def _occupy(self, busy: list[_Worker], todo: deque[tuple[TaskSpec, int]]) -> None:
+        """Hands tasks to workers until all are busy, or there are none left."""
+        while todo and len(busy) < self.workers:
+            spec, attempt = todo.popleft()
+            worker = _Worker(wide=True) if spec.wide else self._take()
+            worker.start(spec, attempt)
+            busy.append(worker)
 
     def _take(self) -> _Worker:
         return self._idle.pop() if self._idle else _Worker(wide=False)
