@@ -209,10 +209,13 @@ def ablate(
     stage = stage.model_copy(update={"max_steps": steps, "prompts": ()})
     held = hold_out(arms, files)
     tell(f"held out: {len(held.langs):,} documents, {held.sizes.sum():,} bytes; {held.left_out:,} known, left out")
-    found = []
-    for arm in arms:
-        bits = [_result(arm, stage, held, seed, out / f"{arm.name}-seed-{seed}", tell) for seed in range(seeds)]
-        found.append(_arm_numbers(arm, np.array(bits), held, stage))
+    bits: dict[str, list[list[float]]] = {arm.name: [] for arm in arms}
+    for seed in range(seeds):
+        for arm in arms:
+            folder = out / f"{arm.name}-seed-{seed}"
+            bits[arm.name].append(_result(arm, stage, held, seed, folder, tell))
+            tell(f"{arm.name}, seed {seed}: {sum(bits[arm.name][-1]) / held.sizes.sum():.4f} bits per byte")
+    found = [_arm_numbers(arm, np.array(bits[arm.name]), held, stage) for arm in arms]
     for one in found[1:]:
         one["difference"] = interval(np.subtract(one["bits_per_byte"], found[0]["bits_per_byte"]))
     size = {"documents": len(held.langs), "bytes": int(held.sizes.sum()), "left_out": held.left_out}
@@ -235,6 +238,7 @@ def _result(arm: Arm, stage: Train, held: HeldOut, seed: int, folder: Path, tell
         bits = measure(model, Encoder(arm.tokenizer), held, config["bos_token_id"], rows.length)
         old = {"same": same, "bits": bits.tolist()}
         write_json(file, old)
+        shutil.rmtree(folder / "checkpoints")
     found: list[float] = old["bits"]
     return found
 
