@@ -36,6 +36,12 @@ ONE_THREAD = {
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+KEPT_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""A worker keeps memory from one batch to the next, where giving it back and asking again costs 0.5 s of 7."""
 
 
 class LocalEngine:
@@ -110,7 +116,8 @@ class _Worker:
         self.wide = wide
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, wide), daemon=not wide)
-        with _environment({} if wide else ONE_THREAD), _no_main():
+        kept = {name: value for name, value in KEPT_MEMORY.items() if name not in os.environ}
+        with _environment({} if wide else ONE_THREAD | kept), _no_main():
             self.process.start()
         theirs.close()
 
