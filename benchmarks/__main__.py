@@ -28,7 +28,7 @@ SIZES = {
     "quality_chinese": (8.0, 0.3),
     "language": (8.0, 0.5),
     "clean": (8.0, 0.5),
-    "near_dedup": (88.0, 4.0),
+    "near_dedup": (60.0, 4.0),
     "exact_dedup": (88.0, 4.0),
     "tokenizer_training": (25.0, 1.0),
     "pack": (8.0, 0.5),

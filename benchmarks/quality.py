@@ -52,7 +52,7 @@ def main() -> None:
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
     """A row for English prose, and one for code, which most rules drop."""
-    for kind, share in (("english", 1.0), ("code", 0.5)):
+    for kind, share in (("english", 1.0), ("code", 0.25)):
         texts = documents(given.corpora, kind, given.megabytes * share)
         found, run = batches(texts), step_of(Quality())
         turn = peer(given.peer_python, PEER, texts, given.core)
