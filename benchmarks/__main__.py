@@ -30,7 +30,7 @@ SIZES = {
     "clean": (8.0, 0.5),
     "near_dedup": (60.0, 4.0),
     "exact_dedup": (88.0, 4.0),
-    "tokenizer_training": (25.0, 1.0),
+    "tokenizer_training": (50.0, 1.0),
     "pack": (8.0, 0.5),
     "chain": (60.0, 1.0),
     "startup": (0.5, 0.2),

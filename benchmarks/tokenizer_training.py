@@ -28,6 +28,9 @@ from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable
 
 TOKENS = 32768
+FEW_TOKENS = 2048
+ENOUGH = 20
+"""Megabytes under which so few are learnt: a small text has no more pairs that come twice, and gigatoken merges on."""
 WHOLE = 1 << 40
 """No pre-token is cut into pieces: the peers do not."""
 Pairs = list[tuple[bytes, bytes]]
@@ -44,16 +47,17 @@ def main() -> None:
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
     """A row for each kind of text and peer."""
-    ours([pa.array(["a b a b"], pa.large_string())])
+    tokens = TOKENS if given.megabytes >= ENOUGH else FEW_TOKENS
+    ours([pa.array(["a b a b"], pa.large_string())], tokens)
     for kind in ("english", "chinese", "code"):
         texts = documents(given.corpora, kind, given.megabytes)
         chunks = [pa.array(texts[k : k + 1000], pa.large_string()) for k in range(0, len(texts), 1000)]
-        mine = [ours(chunks) for _ in range(given.turns)]
+        mine = [ours(chunks, tokens) for _ in range(given.turns)]
         for name, train in (("tokenizers", hugging_face), ("gigatoken", gigatoken)):
-            took, merges = train(chunks)
+            took, merges = train(chunks, tokens)
             answers = agreement(mine[0][1], merges, whole=name == "tokenizers")
             own = [one for one, _ in mine]
-            yield Row(f"training {TOKENS:,} tokens", kind, megabytes(texts), name, own, [took], answers)
+            yield Row(f"training {tokens:,} tokens", kind, megabytes(texts), name, own, [took], answers)
 
 
 def agreement(mine: Pairs, theirs: Pairs, whole: bool) -> str:
@@ -64,17 +68,17 @@ def agreement(mine: Pairs, theirs: Pairs, whole: bool) -> str:
     return f"the first {alike:,} of {len(mine):,} merges alike"
 
 
-def ours(texts: Sequence[pa.Array]) -> Trained:
+def ours(texts: Sequence[pa.Array], tokens: int) -> Trained:
     """Counting, then merging."""
     began = time.process_time()
     table = WordTable()
     for chunk in texts:
         table.count(chunk, "gpt2", WHOLE)
-    merges = learn(pa.Table.from_batches([table.rows()]), TOKENS, 2)
+    merges = learn(pa.Table.from_batches([table.rows()]), tokens, 2)
     return time.process_time() - began, _pairs(build(merges, "gpt2", ()))
 
 
-def hugging_face(texts: Sequence[pa.Array]) -> Trained:
+def hugging_face(texts: Sequence[pa.Array], tokens: int) -> Trained:
     """BpeTrainer, fed by the batch."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -82,13 +86,13 @@ def hugging_face(texts: Sequence[pa.Array]) -> Trained:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     trainer = trainers.BpeTrainer(
-        vocab_size=TOKENS, min_frequency=2, initial_alphabet=sorted(byte_alphabet()), show_progress=False
+        vocab_size=tokens, min_frequency=2, initial_alphabet=sorted(byte_alphabet()), show_progress=False
     )
     tokenizer.train_from_iterator((chunk.to_pylist() for chunk in texts), trainer)
     return time.process_time() - began, _pairs(tokenizer)
 
 
-def gigatoken(texts: Sequence[pa.Array]) -> Trained:
+def gigatoken(texts: Sequence[pa.Array], tokens: int) -> Trained:
     """gigatoken's trainer, which reads an uncompressed Parquet file."""
     from gigatoken import ParquetFileSource, train_bpe
 
@@ -98,7 +102,7 @@ def gigatoken(texts: Sequence[pa.Array]) -> Trained:
         pq.write_table(table, path, compression="none", use_dictionary=False)
         with _silence():
             began = time.process_time()
-            found = train_bpe(ParquetFileSource([path]), TOKENS, [])
+            found = train_bpe(ParquetFileSource([path]), tokens, [])
             took = time.process_time() - began
     return took, [(bytes(left), bytes(right)) for left, right in found[1]]
 
