@@ -48,8 +48,8 @@ inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper
 def clean_lines(
     data: Any, starts: Any, ends: Any, classes: Any, terminal: bool, fewest: int, longest: int, out: Any
 ) -> Any:
-    """The lines of n texts that stay: (lines int64[m, 4], firsts int64[n + 1], counts int64[n, 7], text_starts int64[n],
-    text_ends int64[n]).
+    """The lines of n texts that stay: (lines int64[m, 4], firsts int64[n + 1], counts int64[n, 7], text_starts
+    int64[n], text_ends int64[n]).
 
     out: uint8[:], with room for the texts, a newline after each, and eight bytes. A line is (where in `out` it begins,
     where it ends, its number among its text's lines that are not blank or -1, whether a citation was cut out of it);
@@ -119,7 +119,7 @@ def take_words(
     """
     places, count, cited = np.zeros(len(lines) + 1, np.int64), np.int64(0), 0
     for k in range(len(word_firsts)):
-        word, number = word_firsts[k], -1
+        word, number = word_firsts[k], np.int64(-1)
         for line in range(firsts[k], firsts[k + 1]):
             if lines[line, 3]:
                 for j in range(cut_firsts[cited], cut_firsts[cited + 1]):
@@ -143,8 +143,10 @@ def take_words(
 @njit(nogil=True)
 def _doubled(rows: Any) -> Any:
     """The rows in an array with room for twice as many."""
-    larger = np.empty((2 * len(rows), rows.shape[1]), rows.dtype)
-    larger[: len(rows)] = rows
+    larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)
+    for j in range(len(rows)):
+        for column in range(rows.shape[1]):
+            larger[j, column] = rows[j, column]
     return larger
 
 
@@ -197,7 +199,7 @@ def _rstrip(data: Any, start: int, end: int, classes: Any) -> Any:
 
 
 @leaf
-def _line_end(data: Any, i: int, end: int, classes: Any) -> Any:
+def _line_end(data: Any, i: Any, end: int, classes: Any) -> Any:
     """Where the line that starts at `i` ends, and where the next starts."""
     while i < end:
         if i + 8 <= end:

@@ -32,9 +32,7 @@ leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=Tr
 
 
 @njit(cache=True, nogil=True)
-def cut_chunks(
-    data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool, starts: Any, ends: Any
-) -> Any:
+def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool, starts: Any, ends: Any) -> Any:
     """The words of m chunks: firsts int64[m + 1]; writes where each starts and ends into int64[bytes of all chunks].
 
     Chunk j is `data[left[j, 0]:left[j, 1]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
@@ -358,7 +356,8 @@ def _is_public(scratch: Any, a: int, b: int) -> bool:
 @leaf
 def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
     """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
-    count, most = np.int64(0), np.int64(0)
+    count: Any = np.int64(0)
+    most: Any = np.int64(0)
     for k in range(n):
         scratch[count, 3] = k
         count += cuts[k]

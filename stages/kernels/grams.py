@@ -135,9 +135,7 @@ def _group(keys: Any, spots: Any, left: int, fresh: Any, counts: Any, table: Any
 
 
 @leaf
-def _extend(
-    words: int, spots: Any, left: int, ids: Any, fresh: Any, counts: Any, table: Any, stamp: Any
-) -> Any:
+def _extend(words: int, spots: Any, left: int, ids: Any, fresh: Any, counts: Any, table: Any, stamp: Any) -> Any:
     """The same for n-grams one word longer. ids: the first spot with the same n-gram of the old n, `words` for none."""
     best, place, mask = np.int64(1), np.uint64(0), np.uint64(_slots(left) - 1)
     for spot in spots[:left]:

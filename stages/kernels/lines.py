@@ -21,7 +21,7 @@ ONES, TOPS, BREAKS, HASHES, DOTS, CONTROLS, ALL = (
     np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE, HASH, DOT, 32, 0xFF)
 )
 PLACES, PRIME = np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
-"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in; a hash's multiplier."""
+"""Eight bytes at once: the same byte eight times; what tells which byte the lowest bit is in; a hash's multiplier."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)

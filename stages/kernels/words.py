@@ -28,9 +28,10 @@ EXCEPTION, PATTERN = 1, 2
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """The multiplier of a word's hash."""
 TOPS, LOWER, SEVEN, ALL = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF))
-FROM_A, OVER_Z, PLACES = np.uint64(0x1F * 0x0101010101010101), np.uint64(0x0505050505050505), np.uint64(0x01020304050607)
+FROM_A, OVER_Z, PLACES = (np.uint64(x) for x in (0x1F1F1F1F1F1F1F1F, 0x0505050505050505, 0x01020304050607))
 ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
-"""Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in."""
+"""Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in;
+halves."""
 BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 16384
 """A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
 
@@ -46,10 +47,11 @@ def find_words(
     """The words of n texts but for chunks left: (firsts int64[n + 1], left int64[m, 3]); writes hashes and marks.
 
     Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1] of hashes uint64[bytes]
-    and marks uint32[bytes]; past the last, they are room for `put_words`. marks: a word's characters shifted by SHIFT, and its flags. A word that is LEFT has for its
-    hash the number of a chunk, a row of `left`: where it begins, where it ends, how many words it stands for. table:
-    uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs:
-    uint8[8192], both from `stages.words`. singles: chunks with characters of scripts without spaces are left.
+    and marks uint32[bytes]; past the last, they are room for `put_words`. marks: a word's characters shifted by SHIFT,
+    and its flags. A word that is LEFT has for its hash the number of a chunk, a row of `left`: where it begins, where
+    it ends, how many words it stands for. table: uint32[0x110000] of class bits. known: uint64[slots, 4], rows of
+    (hash, splits, pattern, tail), and signs: uint8[8192], both from `stages.words`. singles: chunks with characters of
+    scripts without spaces are left.
     """
     firsts = np.zeros(len(starts) + 1, np.int64)
     memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
@@ -61,15 +63,17 @@ def find_words(
             if begin == end:
                 break
             i, kind, mark, last = _read(data, begin, end, near, table, inner)
-            if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, known, signs, EXCEPTION)):
-                hashes[count], marks[count] = _hash(data, begin, i), mark
+            ended = np.int64(kind == ENDED)
+            state = _hash(data, begin, i - ended)
+            if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION)):
+                hashes[count], marks[count] = state, mark
                 count += 1
-            elif kind == ENDED and not _may_join(data, begin, i, known, signs):
-                hashes[count], marks[count] = _hash(data, begin, i - 1), mark
-                hashes[count + 1], marks[count + 1] = _hash(data, i - 1, i), last
+            elif ended and not _may_join(data, begin, i, state, known, signs):
+                hashes[count], marks[count] = state, mark
+                hashes[count + 1], marks[count + 1] = _hash_of_byte(data[i - 1]), last
                 count += 2
             else:
-                state = _hash(data, begin, i)
+                state = _hash_again(data, begin, i) if ended else state
                 slot = np.int64(state >> np.uint64(40)) & (MEMO - 1)
                 if memo[slot, 0] != state:
                     if chunks == len(left):
@@ -130,22 +134,24 @@ def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks
                 now = table[code]
             some, every, length, i = some | now, every & now, length + 1, i + width
         hashes[word], marks[word] = _hash(data, starts[word], ends[word]), _mark_of(some, every, length)
-    return hashes, marks
 
 
 @njit(nogil=True)
 def _near(table: Any) -> Any:
     """The classes of bytes: uint32[256]."""
-    near = np.full(256, BEYOND, np.uint32)
-    near[:128] = table[:128]
+    near = np.empty(256, np.uint32)
+    for byte in range(256):
+        near[byte] = table[byte] if byte < 128 else np.uint32(BEYOND)
     return near
 
 
 @njit(nogil=True)
 def _doubled(rows: Any) -> Any:
     """The rows in an array with room for twice as many."""
-    larger = np.empty((2 * len(rows), rows.shape[1]), rows.dtype)
-    larger[: len(rows)] = rows
+    larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)
+    for j in range(len(rows)):
+        for column in range(rows.shape[1]):
+            larger[j, column] = rows[j, column]
     return larger
 
 
@@ -232,6 +238,19 @@ def _hash(data: Any, start: int, end: int) -> Any:
     return state
 
 
+@leaf
+def _hash_again(data: Any, start: int, end: int) -> Any:
+    """The same, where it is seldom asked for: each copy of it that is inlined takes a second to compile."""
+    return _hash(data, start, end)
+
+
+@inlined
+def _hash_of_byte(byte: Any) -> Any:
+    """The hash of a word of one byte."""
+    state = (PRIME ^ np.uint64(byte)) * PRIME
+    return state ^ state >> HALF
+
+
 @inlined
 def _block(data: Any, i: int, end: int) -> Any:
     """Eight bytes from `i` on, the first the lowest; 0 for those from `end` on."""
@@ -253,20 +272,28 @@ def _last_block(data: Any, i: int, end: int) -> Any:
     return block
 
 
-@leaf
-def _may_join(data: Any, start: int, end: int, known: Any, signs: Any) -> bool:
-    """Whether a word and its suffix, or the word, are an exception or may be part of one."""
+@inlined
+def _may_join(data: Any, start: int, end: int, state: Any, known: Any, signs: Any) -> Any:
+    """Whether a word (of hash `state`) and its suffix, or the word, are an exception or may be part of one."""
     kinds = EXCEPTION | PATTERN
-    return _is_known(data, start, end, known, signs, kinds) or _is_known(data, start, end - 1, known, signs, kinds)
+    if _is_known(data, start, end - 1, state, known, signs, kinds):
+        return True
+    return _has_sign(data, start, end, signs, kinds) and _find(known, _hash_again(data, start, end)) >= 0
 
 
 @inlined
-def _is_known(data: Any, start: int, end: int, known: Any, signs: Any, kinds: int) -> bool:
-    """Whether some bytes are among the exceptions; one of other kinds may count too."""
+def _is_known(data: Any, start: int, end: int, state: Any, known: Any, signs: Any, kinds: int) -> Any:
+    """Whether some bytes, of hash `state`, are among the exceptions; one of other kinds may count too."""
+    return _has_sign(data, start, end, signs, kinds) and _find(known, state) >= 0
+
+
+@inlined
+def _has_sign(data: Any, start: int, end: int, signs: Any, kinds: int) -> bool:
+    """Whether some bytes may be an exception, by the first, the last and their size."""
     if end - start > LONGEST:
         return False
     sign = (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
-    return (signs[sign] & kinds) != 0 and _find(known, _hash(data, start, end)) >= 0
+    return bool(signs[sign] & kinds)
 
 
 @leaf
