@@ -176,8 +176,8 @@ def gopher_quality(page: Page, limits: QualityLimits, singles: bool = False) -> 
 
 
 def _hash_table(chosen: frozenset[str]) -> NDArray[np.uint64]:
-    """Hashes of words in an open-addressing table by their top bits."""
-    bits = max(4, (4 * len(chosen)).bit_length())
+    """Hashes of words in an open-addressing table by their top bits, so sparse that few other words meet one."""
+    bits = max(4, (32 * len(chosen)).bit_length())
     table = np.zeros(1 << bits, np.uint64)
     for word in sorted(chosen):
         slot = word_hash(word) >> (64 - bits)

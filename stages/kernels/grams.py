@@ -197,22 +197,23 @@ def count_words(hashes: Any, marks: Any, firsts: Any, lasts: Any, sought: Any) -
     0 where free.
     """
     counts, seen = np.zeros((len(firsts), 4), np.int64), np.full(len(sought), -1, np.int64)
-    shift, mask = np.uint64(64), len(sought) - 1
+    shift, mask = np.uint64(64), np.uint64(len(sought) - 1)
     while 1 << (64 - np.int64(shift)) < len(sought):
         shift -= np.uint64(1)
     for k in range(len(firsts)):
-        real = characters = letters = distinct = 0
+        real = characters = letters = distinct = np.int64(0)
         for word in range(firsts[k], lasts[k]):
-            if marks[word] & REAL:
-                real += 1
-                characters += marks[word] >> SHIFT
-            letters += (marks[word] & LETTER) >> 1
-            slot = np.int64(hashes[word] >> shift)
-            while sought[slot] != 0:
-                if sought[slot] == hashes[word]:
-                    distinct += seen[slot] != k
-                    seen[slot] = k
-                    break
-                slot = (slot + 1) & mask
+            mark, key = marks[word], hashes[word]
+            is_real = np.int64(mark & REAL)
+            real += is_real
+            characters += is_real * np.int64(mark >> SHIFT)
+            letters += (mark & LETTER) >> 1
+            slot = key >> shift
+            while sought[slot] != key and sought[slot] != 0:
+                slot = (slot + np.uint64(1)) & mask
+            found = sought[slot] == key
+            # no branch: whether the next word is sought is not to be foretold
+            distinct += found & (seen[slot] != k)
+            seen[slot] = k if found else seen[slot]
         counts[k, 0], counts[k, 1], counts[k, 2], counts[k, 3] = real, characters, letters, distinct
     return counts

@@ -55,7 +55,8 @@ def find_words(
     """
     firsts = np.zeros(len(starts) + 1, np.int64)
     memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
-    inner, count, chunks = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0), np.int64(0)
+    inner, count = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0)
+    chunks: Any = np.int64(0)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while True:
@@ -89,9 +90,9 @@ def find_words(
             if flags:
                 marks[word] |= flags
         firsts[k + 1] = count
-    for slot in range(MEMO):
-        if memo[slot, 0]:
-            left[np.int64(memo[slot, 1] & LOW), 2] = memo[slot, 1] >> HALF
+    for row in memo:
+        if row[0]:
+            left[np.int64(row[1] & LOW), 2] = row[1] >> HALF
     return firsts, left[:chunks].copy()
 
 
