@@ -6,7 +6,6 @@ those of `jieba.cut(text)` that are no blanks. The tables are read and the trie 
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from math import log
 from pathlib import Path
@@ -66,10 +65,11 @@ def _model(found: dict[str, Any]) -> NDArray[np.float64]:
 
 def read_tables() -> dict[str, Any]:
     """The data as `data/make_jieba.py` wrote it."""
+    import orjson
     import zstandard
 
     packed = (Path(__file__).parent / "data/jieba.json.zst").read_bytes()
-    found: dict[str, Any] = json.loads(zstandard.ZstdDecompressor().decompress(packed))
+    found: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(packed))
     return found
 
 

@@ -322,33 +322,41 @@ def _children(parents: Any, count: int) -> Any:
 
 @njit(nogil=True)
 def _bases(letters: Any, children: Any, firsts: Any, count: int) -> Any:
-    """(The base of every node, how many rows that takes): the nodes with most children first, each at the first place
-    where all of its children find a free row; leaves have base 0."""
+    """(The base of every node, how many rows that takes); leaves have base 0.
+
+    The nodes with most children go first, each to the next place where all of its children find a free row; the search
+    begins anew from the first free row whenever nodes are half as large.
+    """
     bases, sizes = np.zeros(count, np.int64), firsts[1:] - firsts[:-1]
     widest = np.max(letters[:count]) + 1
     used = np.zeros(4 * (count + widest), np.bool_)
     used[0] = True
-    low, size, top = 1, 0, 1
+    low, place, top, size = 1, 1, 0, 2 * count
     for node in np.argsort(-sizes, kind="mergesort"):
         if sizes[node] == 0:
             break
-        if sizes[node] != size:
-            size, place = sizes[node], low
-        first = letters[children[firsts[node]]]
         while used[low]:
             low += 1
-        place = max(place, low)
-        while True:
-            base, fits = place - first, not used[place] and (place >= first)
-            for j in range(firsts[node], firsts[node + 1]):
-                fits = fits and not used[base + letters[children[j]]]
-            if fits:
-                break
+        if 2 * sizes[node] <= size:
+            size, place = sizes[node], low
+        mine = children[firsts[node] : firsts[node + 1]]
+        while not _fits(used, place - letters[mine[0]], letters, mine):
             place += 1
             if place + widest >= len(used):
                 raise ValueError("the words do not fit")
-        bases[node] = base
-        for j in range(firsts[node], firsts[node + 1]):
-            used[base + letters[children[j]]] = True
-            top = max(top, base + letters[children[j]])
+        bases[node] = place - letters[mine[0]]
+        for child in mine:
+            used[bases[node] + letters[child]] = True
+            top = max(top, bases[node] + letters[child])
     return bases, top + widest + 1
+
+
+@leaf
+def _fits(used: Any, base: int, letters: Any, children: Any) -> bool:
+    """Whether the rows of all these children are free."""
+    if base < 0:
+        return False
+    for child in children:
+        if used[base + letters[child]]:
+            return False
+    return True
