@@ -44,7 +44,8 @@ def tables() -> Tables:
     total = log(found["total"])
     chances = {count: log(count) - total for count in set(found["frequencies"])}
     scores = np.array([chances[count] for count in found["frequencies"]])
-    return Tables(ids, *grow_trie(words, scores, ids), log(1) - total, _model(found))
+    links, values = grow_trie(words, scores, ids)
+    return Tables(ids, links, values, log(1) - total, _model(found))
 
 
 def _model(found: dict[str, Any]) -> NDArray[np.float64]:

@@ -34,14 +34,18 @@ from pipeline.stage import (
     with_scores,
 )
 from stages import rules as published
+from stages.words import Cut
 
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb", "fineweb2"]
 Scores = list[tuple[NDArray[np.int64], published.Score]]
 """Scores with the rows of the batch that they are of."""
 
 
-UNSPACED = ("zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz")
-"""Languages written without spaces: each character of such a script is a word. Others are cut as English is."""
+CHINESE = ("zh", "yue", "wuu")
+UNSPACED = ("ja", "th", "lo", "km", "my", "bo", "dz")
+"""Other languages written without spaces: each character of such a script is a word. The rest are cut as English is."""
+Parts = list[tuple[NDArray[np.int64], published.Page, Cut]]
+"""Rows of a batch, their texts, and how their words are cut."""
 
 
 class Settings(BaseModel):
@@ -80,6 +84,21 @@ class GopherQuality(Settings):
     stop_words: int = Field(2, description="Distinct words of `stop_list`, at least.")
     stop_list: tuple[str, ...] = Field(tuple(sorted(published.STOP_WORDS)), description="The stop words.")
 
+    def limits(self) -> published.QualityLimits:
+        """The thresholds as the rules take them."""
+        return published.QualityLimits(
+            self.min_words,
+            self.max_words,
+            self.min_word_length,
+            self.max_word_length,
+            self.symbols,
+            self.bullets,
+            self.ellipses,
+            self.alphabetic,
+            self.stop_words,
+            frozenset(self.stop_list),
+        )
+
 
 class C4(Settings):
     """Limits of the lines and pages of C4; datatrove's, who follow tfds but for the bad words."""
@@ -110,7 +129,10 @@ class Quality(Stage):
     gopher_quality: GopherQuality = Field(GopherQuality(), description="Thresholds of that set.")
     c4: C4 = Field(C4(), description="Thresholds of that set.")
     fineweb: FineWeb = Field(FineWeb(), description="Thresholds of that set.")
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    chinese: Literal["jieba", "characters"] = Field(
+        "jieba", description="What a Chinese word is: what jieba (its dictionary and its model) cuts, or a character."
+    )
     unknown_language: Literal["keep", "drop"] = Field(
         "keep", description="fineweb2 on a language without a profile: let pass, or drop by rule `fineweb2_no_profile`."
     )
@@ -160,7 +182,7 @@ class Quality(Stage):
         removed: dict[str, int] = {}
         page = published.Page.of(texts)
         everything = np.arange(len(texts))
-        parts = _parts(page, langs)
+        parts = self._parts(page, langs)
         judges = {
             "gopher_repetition": self._gopher_repetition,
             "gopher_quality": self._gopher_quality,
@@ -170,48 +192,54 @@ class Quality(Stage):
             if name == "fineweb2":
                 scores += self._fineweb2(page, langs)
             elif name == "c4":
-                found, page, removed = self._c4(page)
+                found, page, removed = self._c4(page, langs)
                 scores += [(everything, score) for score in found]
-                parts = _parts(page, langs)
+                parts = self._parts(page, langs)
             else:
                 judge = judges[name]
-                scores += [(rows, score) for rows, part, singles in parts for score in judge(part, singles)]
+                scores += [(rows, score) for rows, part, cut in parts for score in judge(part, cut)]
         return scores, page, removed
 
-    def _c4(self, page: published.Page) -> tuple[list[published.Score], published.Page, dict[str, int]]:
+    def _parts(self, page: published.Page, langs: pa.Array) -> Parts:
+        """A batch by how its words are cut: one part, or more where languages mix."""
+        chinese, unspaced = _are(langs, CHINESE), _are(langs, UNSPACED)
+        if self.chinese == "characters":
+            chinese, unspaced = np.zeros_like(chinese), unspaced | chinese
+        cuts: dict[Cut, NDArray[np.bool_]] = {
+            "english": ~(chinese | unspaced),
+            "characters": unspaced,
+            "jieba": chinese,
+        }
+        for cut, mask in cuts.items():
+            if mask.all():
+                return [(np.arange(len(langs)), page, cut)]
+        found = ((np.flatnonzero(mask), cut) for cut, mask in cuts.items() if mask.any())
+        return [(rows, page.take(rows), cut) for rows, cut in found]
+
+    def _c4(
+        self, page: published.Page, langs: pa.Array
+    ) -> tuple[list[published.Score], published.Page, dict[str, int]]:
         c = self.c4
         return published.c4(
             page,
+            _are(langs, CHINESE) & (self.chinese == "jieba"),
             terminal=c.terminal,
             min_words=c.min_words,
             max_word=c.max_word_length,
             min_sentences=c.min_sentences,
         )
 
-    def _gopher_repetition(self, page: published.Page, singles: bool) -> list[published.Score]:
+    def _gopher_repetition(self, page: published.Page, cut: Cut) -> list[published.Score]:
         r = self.gopher_repetition
         limits = (r.dup_para_frac, r.dup_para_char_frac, r.dup_line_frac, r.dup_line_char_frac)
-        return published.gopher_repetition(page, limits, r.top_n_grams, r.dup_n_grams, singles)
+        return published.gopher_repetition(page, limits, r.top_n_grams, r.dup_n_grams, cut)
 
-    def _fineweb(self, page: published.Page, singles: bool) -> list[published.Score]:
+    def _fineweb(self, page: published.Page, cut: Cut) -> list[published.Score]:
         f = self.fineweb
-        return published.fineweb(page, (f.line_punct, f.short_lines, f.char_dup, f.new_lines), f.short_line, singles)
+        return published.fineweb(page, (f.line_punct, f.short_lines, f.char_dup, f.new_lines), f.short_line, cut)
 
-    def _gopher_quality(self, page: published.Page, singles: bool) -> list[published.Score]:
-        q = self.gopher_quality
-        limits = published.QualityLimits(
-            q.min_words,
-            q.max_words,
-            q.min_word_length,
-            q.max_word_length,
-            q.symbols,
-            q.bullets,
-            q.ellipses,
-            q.alphabetic,
-            q.stop_words,
-            frozenset(q.stop_list),
-        )
-        return published.gopher_quality(page, limits, singles)
+    def _gopher_quality(self, page: published.Page, cut: Cut) -> list[published.Score]:
+        return published.gopher_quality(page, self.gopher_quality.limits(), cut)
 
     def _fineweb2(self, page: published.Page, langs: pa.Array) -> Scores:
         """FineWeb-2's order and choice of rules (fineweb-2-pipeline.py), with each language's own thresholds."""
@@ -220,35 +248,34 @@ class Quality(Stage):
         for lang in sorted(set(pc.unique(langs).to_pylist()) & set(profiles())):
             rows = np.flatnonzero(pc.equal(langs, lang).fill_null(False).to_numpy(zero_copy_only=False))
             unknown[rows] = False
-            found = _by_profile(page.take(rows), profiles()[lang])
+            found = _by_profile(page.take(rows), profiles()[lang], self.chinese if lang in CHINESE else "characters")
             scores += [(rows, replace(score, rule=_fineweb2_name(score.rule))) for score in found]
         rows = np.flatnonzero(unknown)
         limit = 0.0 if self.unknown_language == "drop" else None
         return [*scores, (rows, published.over("fineweb2_no_profile", np.ones(len(rows)), limit))]
 
 
-def _parts(page: published.Page, langs: pa.Array) -> list[tuple[NDArray[np.int64], published.Page, bool]]:
-    """Rows of a batch, their texts, and whether characters are their words: one part, or two where languages mix."""
-    unspaced = pc.is_in(langs.cast(pa.string()), pa.array(UNSPACED)).to_numpy(zero_copy_only=False)
-    if unspaced.all() or not unspaced.any():
-        return [(np.arange(len(langs)), page, bool(unspaced.any()))]
-    both = ((np.flatnonzero(unspaced == singles), singles) for singles in (False, True))
-    return [(rows, page.take(rows), singles) for rows, singles in both]
+def _are(langs: pa.Array, labels: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Which documents have one of these labels."""
+    found: NDArray[np.bool_] = pc.is_in(langs.cast(pa.string()), pa.array(labels)).to_numpy(zero_copy_only=False)
+    return found
 
 
-def _by_profile(page: published.Page, profile: dict[str, Any]) -> list[published.Score]:
-    """The scores of texts in one language; characters of scripts without spaces are words."""
+def _by_profile(page: published.Page, profile: dict[str, Any], cut: Cut) -> list[published.Score]:
+    """The scores of texts in one language."""
     shortest, longest = profile["word_length"]
-    stop_list = frozenset(profile["stop_words"])
-    limits = published.QualityLimits(
-        None, None, shortest, longest, None, None, None, profile["alphabetic"], 2, stop_list
+    quality = GopherQuality(
+        min_word_length=shortest,
+        max_word_length=longest,
+        alphabetic=profile["alphabetic"],
+        stop_list=tuple(profile["stop_words"]),
     )
     grams = [{int(n): x for n, x in profile[key].items()} for key in ("top_n_grams", "dup_n_grams")]
     lines = (None, None, profile["dup_line_frac"], None)
     return [
-        *published.gopher_repetition(page, lines, grams[0], grams[1], singles=True),
-        *published.fineweb(page, (profile["line_punct"], None, 0.1, profile["new_lines"]), 30, singles=True),
-        *published.gopher_quality(page, limits, singles=True),
+        *published.gopher_repetition(page, lines, grams[0], grams[1], cut),
+        *published.fineweb(page, (profile["line_punct"], None, 0.1, profile["new_lines"]), 30, cut),
+        *published.gopher_quality(page, quality.limits(), cut),
     ]
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only, text_buffers
-from stages.words import Texts, Words, classes, room_for, word_hash, words
+from stages.words import Cut, Texts, Words, classes, room_for, word_hash, words
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 LINE_RULES = ("gopher_dup_para_frac", "gopher_dup_para_char_frac", "gopher_dup_line_frac", "gopher_dup_line_char_frac")
@@ -65,10 +65,10 @@ def under(rule: str, values: Numbers, limit: float | None) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """n texts and their words, split once for all rules; `split` remembers them by whether characters stand alone."""
+    """n texts and their words, split once for all rules; `split` remembers them by how they were cut."""
 
     texts: Texts
-    split: dict[bool, Words] = field(default_factory=dict)
+    split: dict[Cut, Words] = field(default_factory=dict)
 
     @classmethod
     def of(cls, array: Any) -> Page:
@@ -76,15 +76,15 @@ class Page:
         data, offsets = text_buffers(array)
         return cls(Texts(data, offsets[:-1], offsets[1:]))
 
-    def words(self, singles: bool = False) -> Words:
-        """The words. singles: characters of scripts without spaces are words of their own."""
-        if singles not in self.split:
-            self.split[singles] = words(self.texts, singles)
-        return self.split[singles]
+    def words(self, cut: Cut = "english") -> Words:
+        """The words."""
+        if cut not in self.split:
+            self.split[cut] = words(self.texts, cut)
+        return self.split[cut]
 
     def take(self, rows: NDArray[np.int64]) -> Page:
         """Some of the texts."""
-        return Page(self.texts.take(rows), {singles: w.take(rows) for singles, w in self.split.items()})
+        return Page(self.texts.take(rows), {cut: w.take(rows) for cut, w in self.split.items()})
 
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Numbers:
@@ -103,13 +103,13 @@ def gopher_repetition(
     lines: Sequence[float | None],
     top: Mapping[int, float],
     repeated: Mapping[int, float],
-    singles: bool = False,
+    cut: Cut = "english",
 ) -> list[Score]:
     """Rae et al. 2021, table A1. lines: limits of `LINE_RULES`; top, repeated: limits by n."""
     from stages.kernels.grams import count_grams
     from stages.kernels.lines import repeated_lines
 
-    t, w = page.texts, page.words(singles)
+    t, w = page.texts, page.words(cut)
     found = repeated_lines(t.data, t.starts, t.ends, classes())
     paragraphs, old_paragraphs, paragraph_size, rows, old_rows, row_size, size = found.T
     size = np.maximum(size, 1)
@@ -149,13 +149,13 @@ class QualityLimits:
     stop_list: frozenset[str]
 
 
-def gopher_quality(page: Page, limits: QualityLimits, singles: bool = False) -> list[Score]:
+def gopher_quality(page: Page, limits: QualityLimits, cut: Cut = "english") -> list[Score]:
     """Rae et al. 2021, appendix A1.1, as datatrove counts: distinct stop words, the mean length of words not all
     symbols."""
     from stages.kernels.grams import count_words
     from stages.kernels.lines import count_marks
 
-    t, w = page.texts, page.words(singles)
+    t, w = page.texts, page.words(cut)
     real, size, alphabetic, stops = count_words(w.hashes, w.marks, w.firsts, w.lasts, _hash_table(limits.stop_list)).T
     hashes, ellipses, lines, bullets, ends = count_marks(t.data, t.starts, t.ends, classes()).T
     count, mean = w.lasts - w.firsts, ratio(size, real)
@@ -188,12 +188,13 @@ def _hash_table(chosen: frozenset[str]) -> NDArray[np.uint64]:
 
 
 def c4(
-    page: Page, *, terminal: bool, min_words: int, max_word: int, min_sentences: int
+    page: Page, chinese: NDArray[np.bool_], *, terminal: bool, min_words: int, max_word: int, min_sentences: int
 ) -> tuple[list[Score], Page, dict[str, int]]:
     """Raffel et al. 2020, section 2.2: (scores, the texts of the lines that are left, lines removed by reason).
 
     Lines go that have a word too long, no terminal mark, too few words, `javascript` or a policy phrase; pages with
     `lorem ipsum` or `{` in a line that is left so far, or too few sentences. Citations ([12], [edit]) are cut out.
+    chinese: bool[n], texts whose sentences are counted by jieba's words.
     """
     from stages.kernels.c4 import clean_lines
     from stages.kernels.lines import count_sentences
@@ -205,10 +206,21 @@ def c4(
     )
     data = read_only(room)
     lines = Texts(data, read_only(found[:, 0]), read_only(found[:, 1]))
-    split = _words_of_lines(page.split[False], lines, found, firsts) if False in page.split else words(lines)
-    sentences = count_sentences(data, lines.ends, classes(), split.marks, split.firsts, split.lasts)
+    split: dict[Cut, Words] = {}
+    sentences, by_jieba = np.zeros(len(found), np.int64), np.repeat(chinese, np.diff(firsts))
+    cuts: dict[Cut, NDArray[np.bool_]] = {"english": ~by_jieba, "jieba": by_jieba}
+    for cut, mask in cuts.items():
+        if not mask.any():
+            continue
+        if mask.all() and cut == "english" and cut in page.split:
+            some, own = lines, _words_of_lines(page.split[cut], lines, found, firsts)
+        else:
+            some = lines.take(np.flatnonzero(mask))
+            own = words(some, cut)
+        sentences[mask] = count_sentences(data, some.ends, classes(), own.marks, own.firsts, own.lasts)
+        split |= {cut: own.group(firsts)} if mask.all() else {}
     sums = np.append(0, np.cumsum(sentences))
-    edited = Page(Texts(data, read_only(starts), read_only(ends)), {False: split.group(firsts)})
+    edited = Page(Texts(data, read_only(starts), read_only(ends)), split)
     scores = [
         over(C4_RULES[0], counts[:, 0].astype(np.float64), 0),
         over(C4_RULES[1], counts[:, 1].astype(np.float64), 0),
@@ -236,11 +248,11 @@ def _words_of_lines(whole: Words, lines: Texts, found: NDArray[np.int64], firsts
     return Words(read_only(hashes[: places[-1]]), read_only(marks[: places[-1]]), places[:-1], places[1:])
 
 
-def fineweb(page: Page, limits: Sequence[float | None], short: int, singles: bool = False) -> list[Score]:
+def fineweb(page: Page, limits: Sequence[float | None], short: int, cut: Cut = "english") -> list[Score]:
     """Penedo et al. 2024 (FineWeb), section 3.6; empty lines do not count. limits: of `FINEWEB_RULES`."""
     from stages.kernels.lines import count_lines
 
-    t, w = page.texts, page.words(singles)
+    t, w = page.texts, page.words(cut)
     lines, ended, brief, repeated, size, newlines = count_lines(t.data, t.starts, t.ends, classes(), short).T
     return [
         under(FINEWEB_RULES[0], ended / np.maximum(lines, 1), limits[0]),

@@ -1,8 +1,8 @@
-"""Words of a batch, for rules that count them: spaCy's blank English tokenizer, run by a kernel.
+"""Words of a batch, for rules that count them: spaCy's blank English tokenizer, or jieba's for Chinese, run by kernels.
 
 Reads a batch's texts; writes a hash, lengths and flags for each word, and each text's sentences. The rules are spaCy's
-tables as data (`data/english.json`). One difference is known: spaCy joins `: )` (with a blank inside) to hold off an
-emoticon right after it, which a kernel that works chunk by chunk does not see.
+tables as data (`data/english.json`), and those of `stages.jieba`. One difference is known: spaCy joins `: )` (with a
+blank inside) to hold off an emoticon right after it, which a kernel that works chunk by chunk does not see.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only
 
+Cut = Literal["english", "characters", "jieba"]
+"""How words are cut: as English, as English with each character of a script without spaces a word, as Chinese."""
 MULTIPLIER, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
@@ -58,20 +60,22 @@ class Words:
         return Words(self.hashes, self.marks, read_only(places[:-1]), read_only(places[1:]))
 
 
-def words(texts: Texts, singles: bool = False) -> Words:
-    """The words of texts. singles: characters of scripts without spaces are words of their own."""
+def words(texts: Texts, cut: Cut = "english") -> Words:
+    """The words of texts, cut in one of three ways."""
     from stages.kernels.chunks import cut_chunks
     from stages.kernels.words import find_words, put_words, read_words
 
+    if cut == "jieba":
+        return _chinese(texts)
     data, (table, known, signs) = texts.data, tables()
     hashes, marks = room_for(int((texts.ends - texts.starts).sum()))
-    firsts, left = find_words(data, texts.starts, texts.ends, table, known, signs, singles, hashes, marks)
+    firsts, left = find_words(data, texts.starts, texts.ends, table, known, signs, cut == "characters", hashes, marks)
     size = int((left[:, 1] - left[:, 0]).sum())
     starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    cut_firsts = cut_chunks(data, left, table, known, signs, singles, starts, ends)
-    cut = room_for(int(cut_firsts[-1]))
-    read_words(data, starts, ends, table, *cut)
-    total = put_words(hashes, marks, firsts, left, *cut, cut_firsts)
+    cut_firsts = cut_chunks(data, left, table, known, signs, cut == "characters", starts, ends)
+    hard = room_for(int(cut_firsts[-1]))
+    read_words(data, starts, ends, table, *hard)
+    total = put_words(hashes, marks, firsts, left, *hard, cut_firsts)
     firsts = read_only(firsts)
     return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
 
@@ -79,6 +83,17 @@ def words(texts: Texts, singles: bool = False) -> Words:
 def room_for(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """Hashes and marks to be written: numpy asks for large pages, as numba does not, and only pages used are paid."""
     return np.empty(size, np.uint64), np.empty(size, np.uint32)
+
+
+def _chinese(texts: Texts) -> Words:
+    from stages.jieba import cut_texts
+    from stages.kernels.words import AFTER_BLANK, read_words
+
+    starts, ends, apart, firsts = cut_texts(texts.data, texts.starts, texts.ends, classes())
+    hashes, marks = room_for(len(starts))
+    read_words(texts.data, starts, ends, classes(), hashes, marks)
+    marks[apart] |= np.uint32(AFTER_BLANK)
+    return Words(read_only(hashes), read_only(marks), *(read_only(part) for part in (firsts[:-1], firsts[1:])))
 
 
 @cache

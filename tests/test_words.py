@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.kernels.lines import count_sentences
 from stages.kernels.words import ENDS_SENTENCE, HAS_LETTER, IS_PUNCTUATION, IS_REAL, SHIFT
 from stages.rules import Page
-from stages.words import classes, word_hash
+from stages.words import Cut, classes, word_hash
 from tests import oracles_quality as oracle
 
 GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden/quality_words.json.gz").read_bytes()))
@@ -24,9 +24,9 @@ SHAPES = st.lists(st.sampled_from(ATOMS), max_size=8).map("".join)
 TEXTS = st.lists(SHAPES | st.text(max_size=6), max_size=12).map(" ".join) | st.text()
 
 
-def split(texts: list[str], singles: bool = False) -> list[list[str]]:
+def split(texts: list[str], cut: Cut = "english") -> list[list[str]]:
     """The words of texts, read back from their lengths."""
-    found, out = Page.of(pa.array(texts, pa.large_string())).words(singles), []
+    found, out = Page.of(pa.array(texts, pa.large_string())).words(cut), []
     for k, text in enumerate(texts):
         rest, words = "".join(text.split()), []
         for mark in found.marks[found.firsts[k] : found.lasts[k]].tolist():
@@ -44,10 +44,10 @@ def test_words_are_spacys() -> None:
     assert not wrong
 
 
-@given(st.lists(TEXTS, max_size=4), st.booleans())
-@example(["a@b@c.com/x-y (see e.g.this... U.S.-based 5km² '90s)"], False)
-def test_words_are_the_plain_twins(texts: list[str], singles: bool) -> None:
-    assert split(texts, singles) == [oracle.words(text, singles) for text in texts]
+@given(st.lists(TEXTS, max_size=4), st.sampled_from(["english", "characters"]))
+@example(["a@b@c.com/x-y (see e.g.this... U.S.-based 5km² '90s)"], "english")
+def test_words_are_the_plain_twins(texts: list[str], cut: Cut) -> None:
+    assert split(texts, cut) == [oracle.words(text, cut == "characters") for text in texts]
 
 
 @given(st.lists(TEXTS, max_size=4))

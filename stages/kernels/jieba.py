@@ -48,10 +48,14 @@ def cut_texts(
     for k in range(len(starts)):
         characters = _count(data, starts[k], ends[k])
         total, longest = total + characters, max(longest, characters)
-    edges, apart, firsts = np.empty((total, 2), np.int64), np.zeros(total, np.bool_), np.zeros(len(starts) + 1, np.int64)
+    edges, apart, firsts = (
+        np.empty((total, 2), np.int64),
+        np.zeros(total, np.bool_),
+        np.zeros(len(starts) + 1, np.int64),
+    )
     scratch, best = np.empty((longest + 1, 5), np.int64), np.empty(longest + 1, np.float64)
     back = np.empty((longest + 1, 4), np.uint8)
-    count = np.int64(0)
+    count: Any = np.int64(0)
     for k in range(len(starts)):
         i, gap = starts[k], starts[k]
         while i < ends[k]:
@@ -164,10 +168,10 @@ def _cut_alone(
     """Puts the words of characters a to b, each alone on the route; each stays so if together they are in the
     dictionary."""
     if b - a < 2 or _is_word(links, values, scratch, a, b):
-        for x in range(a, b):
-            count = _put(scratch, x, x + 1, edges, count)
+        for k in range(a, b):
+            count = _put(scratch, k, k + 1, edges, count)
         return count
-    x = np.int64(a)
+    x: Any = np.int64(a)
     while x < b:
         to = x
         if scratch[x, CODE] >= FIRST_HAN:
@@ -182,7 +186,7 @@ def _cut_alone(
 
 
 @leaf
-def _is_word(links: Any, values: Any, scratch: Any, a: int, b: int) -> bool:
+def _is_word(links: Any, values: Any, scratch: Any, a: int, b: int) -> Any:
     """Whether characters a to b are a word of the dictionary."""
     row = np.int64(0)
     for x in range(a, b):
@@ -356,7 +360,7 @@ def _fits(used: Any, base: int, letters: Any, children: Any) -> bool:
     """Whether the rows of all these children are free."""
     if base < 0:
         return False
-    for child in children:
+    for child in children:  # noqa: SIM110 - numba has no generators here
         if used[base + letters[child]]:
             return False
     return True
