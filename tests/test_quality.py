@@ -16,11 +16,18 @@ from hypothesis import strategies as st
 from pipeline.stage import Task
 from stages.quality import Quality, profiles
 from stages.rules import STOP_WORDS, to_array
-from tests import oracles
+from tests import oracles, oracles_jieba
 from tests import oracles_quality as oracle
 
-LINES = gzip.decompress((Path(__file__).parent / "golden/quality.jsonl.gz").read_bytes()).decode().splitlines()
-GOLDEN = [json.loads(line) for line in LINES]
+
+def golden(name: str) -> list[dict[str, Any]]:
+    """The rows of a golden file."""
+    lines = gzip.decompress((Path(__file__).parent / "golden" / name).read_bytes()).decode().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+GOLDEN = golden("quality.jsonl.gz")
+CHINESE = golden("quality_chinese.jsonl.gz")
 TASK = Task("05-quality", 0, 0, 1, Path(), Path())
 
 
@@ -33,6 +40,16 @@ def test_decisions_are_datatroves(name: Any) -> None:
     if name == "c4":
         edited = zip(to_array(page.texts).to_pylist(), GOLDEN, strict=True)
         assert all(text == row["c4_text"] for text, row in edited if row["c4"] == "kept")
+
+
+@pytest.mark.parametrize("name", ["gopher_repetition", "gopher_quality", "c4", "fineweb", "fineweb2"])
+def test_chinese_decisions_are_datatroves(name: Any) -> None:
+    texts = pa.array([row["text"] for row in CHINESE], pa.large_string())
+    found, _, _ = Quality(rules=(name,))._judge(texts, pa.array(["zh"] * len(texts)))
+    gone = np.zeros(len(texts), np.bool_)
+    for rows, score in found:
+        gone[rows] |= score.broken
+    assert gone.tolist() == [row[name] != "kept" for row in CHINESE]
 
 
 def test_a_drop_names_every_rule_it_broke_with_score_and_limit() -> None:
@@ -81,9 +98,12 @@ PIECES = st.sampled_from([*WORDS.split(" "), *BLANKS, "of the and", "中文。",
 TEXTS = st.lists(PIECES | st.text(max_size=5), max_size=60).map(" ".join) | st.text()
 
 
-def scores_of(texts: list[str], *sets: Any, lang: str = "en") -> tuple[list[dict[str, float]], list[str]]:
+def scores_of(
+    texts: list[str], *sets: Any, lang: str = "en", chinese: Any = "jieba"
+) -> tuple[list[dict[str, float]], list[str]]:
     """Every score of each text, by rule, and the texts as edited."""
-    found, page, _ = Quality(rules=sets)._judge(pa.array(texts, pa.large_string()), pa.array([lang] * len(texts)))
+    stage = Quality(rules=sets, chinese=chinese)
+    found, page, _ = stage._judge(pa.array(texts, pa.large_string()), pa.array([lang] * len(texts)))
     rows: list[dict[str, float]] = [{} for _ in texts]
     for places, score in found:
         for k, value in zip(places.tolist(), score.values.tolist(), strict=True):
@@ -132,14 +152,39 @@ def test_results_do_not_depend_on_batches(texts: list[str]) -> None:
     assert whole.counters == sum((Counter(part.counters) for part in parts), Counter())
 
 
-def test_fineweb2_scores_are_the_plain_twins() -> None:
+@pytest.mark.parametrize(("lang", "chinese"), [("zh", "jieba"), ("zh", "characters"), ("ja", "jieba"), ("de", "jieba")])
+def test_fineweb2_scores_are_the_plain_twins(lang: str, chinese: Any) -> None:
     text = "我们在这里种植水稻和小麦。\n" * 3 + "the plain words 在山中"
-    row = scores_of([text], "fineweb2", lang="zh")[0][0]
-    words = oracle.words(text, singles=True)
+    row = scores_of([text], "fineweb2", lang=lang, chinese=chinese)[0][0]
+    by_jieba = lang == "zh" and chinese == "jieba"
+    words = oracles_jieba.words(text) if by_jieba else oracle.words(text, singles=True)
     expected = oracle.gopher_repetition(text, words) | oracle.fineweb(text, words)
-    expected |= oracle.gopher_quality(text, words, frozenset(profiles()["zh"]["stop_words"]))
+    expected |= oracle.gopher_quality(text, words, frozenset(profiles()[lang]["stop_words"]))
     expected = {f"fineweb2_{rule.partition('_')[2]}": value for rule, value in expected.items()}
     assert {rule: row[rule] for rule in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lang", ["zh", "yue", "wuu"])
+def test_words_of_chinese_are_jiebas_or_characters_by_choice(lang: str) -> None:
+    text = "中华人民共和国的研究生命起源。"
+    means = [
+        scores_of([text], "gopher_quality", lang=lang, chinese=choice)[0][0]["gopher_max_word_length"]
+        for choice in ("jieba", "characters")
+    ]
+    assert means == [14 / 5, 1]
+    assert scores_of([text], "gopher_quality")[0][0]["gopher_max_word_length"] == 14
+
+
+@given(st.lists(st.tuples(TEXTS, st.sampled_from(["zh", "yue", "ja", "en", None])), min_size=1, max_size=5))
+def test_results_do_not_depend_on_the_other_languages_of_a_batch(documents: list[tuple[str, str | None]]) -> None:
+    batch = oracles.documents([text for text, _ in documents])
+    batch = batch.set_column(4, "lang", pa.array([lang for _, lang in documents], pa.string()))
+    stage = Quality(rules=("c4", "gopher_repetition", "gopher_quality", "fineweb", "fineweb2"))
+    whole = stage._run(batch, TASK)
+    parts = [stage._run(batch.slice(k, 1), TASK) for k in range(len(documents))]
+    for name in ("rows", "drops"):
+        rows = [row for part in parts if getattr(part, name) is not None for row in getattr(part, name).to_pylist()]
+        assert repr(rows) == repr(getattr(whole, name).to_pylist() if getattr(whole, name) is not None else [])
 
 
 def test_repeats_by_hand() -> None:
