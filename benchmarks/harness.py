@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.engines.local import ONE_THREAD
+from pipeline.rows import DOCUMENT
 from pipeline.shards import ShardWriter, read_batches
-from pipeline.stage import DOCUMENT, Each, Stage, Task
+from pipeline.stage import Each, Stage, Task
 from stages.encoder import tokenizer_file
 
 TURNS = 3

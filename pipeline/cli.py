@@ -1,22 +1,33 @@
-"""The command line: parse, make one call, render. Data goes to stdout, words for people to stderr.
+"""The command line: parse, make one call, render. The commands of recipes and runs; `cli_model` has those of models.
 
-Exit codes: 0 done · 1 the run failed · 2 the recipe or the call is wrong · 3 a check missed · 130 interrupted, run
-again to resume. Everything but typer is imported inside the commands, so that `gristmill --help` answers in under
-0.3 s.
+Everything but typer is imported inside the commands, so that `gristmill --help` answers in under 0.3 s.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipeline.cli_model import ablate, bench_inference, evaluate, export, generate, train
+from pipeline.console import (
+    CountOpt,
+    JsonOpt,
+    LimitOpt,
+    OutOpt,
+    RecipeArg,
+    RunArg,
+    SetOpt,
+    StageArg,
+    WorkersOpt,
+    answer,
+    guard,
+    interruptible,
+    say,
+)
 
 app = typer.Typer(
     name="gristmill",
@@ -28,68 +39,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeArg = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as given to --out or runs/NAME.")]
-OutOpt = Annotated[Path | None, typer.Option("--out", help="The run's folder [default: runs/NAME].")]
-SetOpt = Annotated[
-    list[str] | None, typer.Option("--set", metavar="K=V", help="Override, as stages.pack.sequence_length=512.")
-]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-LimitOpt = Annotated[
-    int | None, typer.Option("--limit", min=1, help="About N records: each source's first N/sources; repeatable.")
-]
-StageArg = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, as quality or 05-quality.")]
-WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Processes [default: cores].")]
-TrainSetOpt = Annotated[
-    list[str] | None, typer.Option("--set", metavar="K=V", help="A setting of `train`, as depth=6.")
-]
-WeightsOpt = Annotated[str, typer.Option("--weights", help="How weights are kept: fp32, bf16 or int8.")]
-CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
-
-
-def say(*words: object) -> None:
-    """Words for people."""
-    typer.echo(" ".join(map(str, words)), err=True)
-
-
-def answer(value: Any, *, as_json: bool, text: str | None = None) -> None:
-    """Data: JSON where asked for, else text."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text if text is not None else str(value))
-
-
-@contextmanager
-def _guard(*, as_json: bool = False) -> Iterator[None]:
-    """Turns what can go wrong into one clear message and the right exit code."""
-    from pipeline.config import RecipeError
-    from pipeline.engines import TaskError
-    from pipeline.queries import QueryError
-    from pipeline.stage_run import RunError
-
-    try:
-        yield
-    except (RecipeError, QueryError) as error:
-        messages = getattr(error, "messages", None) or [str(error)]
-        answer({"errors": messages}, as_json=True) if as_json else say("\n".join(messages))
-        raise typer.Exit(2) from None
-    except (RunError, TaskError) as error:
-        answer({"errors": [str(error)]}, as_json=True) if as_json else say(f"stopped: {error}")
-        if os.environ.get("GRISTMILL_DEBUG") and getattr(error, "trace", ""):
-            say(error.trace)  # type: ignore[union-attr]
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        say("interrupted: run the same command again to go on from here")
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, ends the block as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
 
 @app.command()
 def init(
@@ -99,7 +48,7 @@ def init(
     """Write a commented recipe to start from. Example: gristmill init my.yaml --like web_chinese."""
     from pipeline.queries import shipped_recipes
 
-    with _guard():
+    with guard():
         recipes = shipped_recipes()
         if like not in recipes:
             say(f"--like {like}: the shipped recipes are {', '.join(sorted(recipes))}")
@@ -116,7 +65,7 @@ def check(recipe: RecipeArg, set_: SetOpt = None, json_: JsonOpt = False) -> Non
     """Check a recipe: every error at once, with file:line:column. Example: gristmill check configs/quickstart.yaml."""
     from pipeline.config import load_recipe
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         loaded = load_recipe(recipe, set_ or [])
         names = [use.name for use in loaded.uses]
         answer(
@@ -133,7 +82,7 @@ def plan(
     """Show what a run would do and why. Example: gristmill plan configs/quickstart.yaml."""
     from pipeline.queries import plan_table
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         rows, text = plan_table(_plan(recipe, out, limit, set_))
         answer(rows, as_json=json_, text=text)
 
@@ -156,7 +105,7 @@ def run(
 
     engine = LocalEngine(workers or os.cpu_count() or 1)
     engine.warm()
-    with closing(engine), _guard(as_json=json_), _interruptible():
+    with closing(engine), guard(as_json=json_), interruptible():
         from pipeline.progress import Progress
         from pipeline.queries import funnel, highlights
         from pipeline.report import report as page
@@ -193,7 +142,7 @@ def status(run: RunArg, json_: JsonOpt = False) -> None:
     """Show a run's funnel: documents and bytes in and out of each stage. Example: gristmill status runs/quickstart."""
     from pipeline.queries import funnel
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         rows, text = funnel(run)
         answer(rows, as_json=json_, text=text)
 
@@ -204,7 +153,7 @@ def verify(run: RunArg, json_: JsonOpt = False) -> None:
     runs/quickstart."""
     from pipeline.verify import verify_run
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         problems, checked = verify_run(run)
         text = "\n".join(problems) or f"{run}: {checked} files as their manifests say; every document is accounted for"
         answer({"problems": problems, "files": checked}, as_json=json_, text=text)
@@ -217,7 +166,7 @@ def show(run: RunArg, stage: StageArg, n: CountOpt = 5, json_: JsonOpt = False) 
     """Show a stage's first rows. Example: gristmill show runs/quickstart clean -n 3."""
     from pipeline.queries import first_rows, render_rows
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         rows = first_rows(run, stage, n)
         answer(rows, as_json=json_, text=render_rows(rows))
 
@@ -236,7 +185,7 @@ def sample(
     fineweb_short_line."""
     from pipeline.queries import render_rows, sample_rows
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         rows = sample_rows(run, stage, n, dropped=dropped or rule is not None, rule=rule, seed=seed)
         answer(rows, as_json=json_, text=render_rows(rows))
 
@@ -251,7 +200,7 @@ def explain(
     runs/quickstart ID."""
     from pipeline.queries import explain_document, render_explanation
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         steps = explain_document(run, document)
         answer(steps, as_json=json_, text=render_explanation(document, steps))
 
@@ -264,7 +213,7 @@ def report(
     """Write a run as one page to look at, with charts. Example: gristmill report runs/quickstart."""
     from pipeline.report import report as page
 
-    with _guard():
+    with guard():
         path = to or run / "report.html"
         path.write_text(page(run), encoding="utf-8")
         answer(str(path), as_json=False)
@@ -277,7 +226,7 @@ def stages(
     """List the stages, or one stage's settings. Example: gristmill stages near_dedup."""
     from pipeline.queries import describe_stage, list_stages
 
-    with _guard(as_json=json_):
+    with guard(as_json=json_):
         rows, text = list_stages() if name is None else describe_stage(name)
         answer(rows, as_json=json_, text=text)
 
@@ -290,179 +239,8 @@ def schema() -> None:
     answer(make_schema(), as_json=True)
 
 
-@app.command()
-def generate(
-    run: RunArg,
-    prompt: Annotated[str, typer.Argument(help="What the text begins with.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="At most so many tokens.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=0, help="Of the k likeliest tokens; 0: of all.")] = 50,
-    top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Of the likeliest tokens that make up this share.")
-    ] = 0.95,
-    min_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="At least so many times as likely as the likeliest.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this string.")] = None,
-    weights: WeightsOpt = "fp32",
-    draft: Annotated[
-        Path | None, typer.Option("--draft", metavar="RUN", help="A run with a smaller model that guesses ahead.")
-    ] = None,
-) -> None:
-    """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
-    from pipeline.queries import model_folder, printable
-
-    with _guard(), _values():
-        pieces = _door("stages.train.generate").generate(
-            model_folder(run),
-            prompt,
-            max_tokens=tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop or (),
-            weights=weights,
-            draft=model_folder(draft) if draft else None,
-        )
-        sys.stdout.write(printable(prompt))
-        for piece in pieces:
-            sys.stdout.write(printable(piece))
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-
-
-@app.command()
-def train(
-    run: RunArg,
-    out: OutOpt = None,
-    set_: TrainSetOpt = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only tell what it would cost.")] = False,
-    budget: Annotated[float | None, typer.Option(help="With --plan: operations, as 1e18, to advise for.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="The rows' tokenizer, where it is not in the run.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another model.")] = 0,
-    json_: JsonOpt = False,
-) -> None:
-    """Train on a run's packed rows with other settings; again to go on; torchrun -m pipeline.cli train for many
-    processes. Example: gristmill train runs/quickstart --set depth=6 --out runs/deeper."""
-    door = _door("stages.train.command")
-    with _guard(), _values():
-        if plan:
-            cost, lines = door.plan(run, set_ or [], budget, tokenizer)
-            answer(cost, as_json=json_, text="\n".join(lines))
-        elif out is None:
-            raise ValueError("--out is missing: where the model goes")
-        else:
-            summary = door.train(run, out, set_ or [], seed, tokenizer)
-            if os.environ.get("RANK", "0") == "0":
-                answer(summary, as_json=True)
-
-
-@app.command()
-def export(
-    run: RunArg,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
-    format_: Annotated[
-        str, typer.Option("--format", help="hf: the model; nanogpt, megatron, mds: the packed rows.")
-    ] = "hf",
-    json_: JsonOpt = False,
-) -> None:
-    """Write a run's model or packed rows as others read them. Example: gristmill export runs/quickstart model."""
-    with _guard(), _values():
-        files = [str(path) for path in _door("stages.train.command").export(run, folder, format_)]
-        answer(files, as_json=json_, text="\n".join(files))
-
-
-@app.command()
-def ablate(
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes that pack rows of one length.")],
-    out: Annotated[Path, typer.Option("--out", help="Where runs and models go.")] = Path("runs/ablate"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models trained on each recipe's rows.")] = 3,
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option("--held-out", help="Parquet with `text` [default: what every recipe's `pack` holds out]."),
-    ] = None,
-    workers: WorkersOpt = None,
-    set_: TrainSetOpt = None,
-    json_: JsonOpt = False,
-) -> None:
-    """Train the same small model on each recipe's output and compare bits per byte; the same command resumes.
-    Example: gristmill ablate configs/ablate_raw.yaml configs/ablate_clean.yaml --set max_steps=500."""
-    from pipeline.config import load_recipe
-    from pipeline.engines.local import LocalEngine
-    from pipeline.plan import plan_rows
-    from pipeline.progress import Progress
-    from pipeline.runner import execute
-
-    door = _door("stages.train.ablate")
-    with _guard(as_json=json_), _values(), _interruptible():
-        loaded = {path.stem: load_recipe(path) for path in recipes}
-        if len(loaded) < len(recipes):
-            raise ValueError("two recipes have one name; files of different names are told apart in the table")
-        plans = {name: plan_rows(recipe, out / name) for name, recipe in loaded.items()}
-        with closing(LocalEngine(workers or os.cpu_count() or 1)) as engine:
-            for planned in plans.values():
-                with Progress(quiet=json_) as progress:
-                    execute(planned, engine, progress)
-        runs = {name: planned.out for name, planned in plans.items()}
-        trains = [use.stage for use in loaded[recipes[0].stem].uses if use.stage.reads == "rows"]
-        base = trains[0].model_dump() if trains else {}
-        found = door.ablate(runs, base, set_ or [], seeds, out / "models", held_out or [], say)
-        answer(found, as_json=json_, text=door.as_text(found))
-
-
-@app.command()
-def evaluate(
-    run: RunArg,
-    tasks: Annotated[list[Path], typer.Argument(metavar="TASKS", help="Files of questions, JSON lines.")],
-    weights: WeightsOpt = "fp32",
-    json_: JsonOpt = False,
-) -> None:
-    """Put questions to a run's model: multiple choice {"query", "choices", "gold"} or cloze {"text", "target"}.
-    Example: gristmill evaluate runs/quickstart questions.jsonl."""
-    from pipeline.queries import model_folder
-
-    door = _door("stages.train.tasks")
-    with _guard(), _values():
-        found = door.evaluate(model_folder(run), tasks, weights)
-        answer(door.as_json(found), as_json=json_, text=door.as_text(found))
-
-
-@app.command()
-def bench_inference(
-    run: RunArg,
-    prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of each prompt.")] = 128,
-    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens written after it.")] = 64,
-    texts: Annotated[int, typer.Option("--texts", min=1, help="Texts at once.")] = 1,
-    weights: WeightsOpt = "fp32",
-    json_: JsonOpt = False,
-) -> None:
-    """Measure a run's model: time to first token, time per token, share of the memory's bandwidth.
-    Example: gristmill bench-inference runs/quickstart --weights int8."""
-    from pipeline.queries import model_folder
-
-    with _guard(), _values():
-        found = _door("stages.train.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
-        answer(found, as_json=json_, text="\n".join(f"{name:<26}{value:,.6g}" for name, value in found.items()))
-
-
-def _door(name: str) -> Any:
-    """A module of the trainer, loaded by name: the engine room knows no stage."""
-    import importlib
-
-    return importlib.import_module(name)
-
-
-@contextmanager
-def _values() -> Iterator[None]:
-    """What a stage finds wrong with the call, told as such."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        say(error)
-        raise typer.Exit(2) from None
+for command in (generate, train, export, evaluate, ablate, bench_inference):
+    app.command()(command)
 
 
 def main() -> None:

@@ -17,55 +17,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.rows import DOCUMENT, DROP, HEAD_BYTES, drop_rows, quarantine_rows, with_column, with_field
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DOCUMENT = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("text", pa.large_string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("lang", pa.string()),
-        pa.field("lang_score", pa.float32()),
-        pa.field("meta", pa.string()),
-    ]
-)
-"""The columns every document has; stages that score add one struct column each."""
-
-PAYLOAD = pa.field("payload", pa.large_binary())
-"""Undecoded bytes of a page (HTML), from ingest to extract; null where the document already has its text."""
-
-DROP = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("rule", pa.string(), nullable=False),
-        pa.field(
-            "broken",
-            pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float32()), ("limit", pa.float32())])),
-        ),
-        pa.field("text", pa.large_string(), nullable=False),
-        pa.field("duplicate_of", pa.string()),
-        pa.field("similarity", pa.float32()),
-    ]
-)
-"""One row per dropped document; `rule` is the first of `broken`."""
-
-QUARANTINE = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string()),
-        pa.field("head", pa.large_binary()),
-    ]
-)
-"""One row per bad record: `reason` is a short slug, `head` the record's first bytes (`HEAD_BYTES` at most)."""
-
-HEAD_BYTES = 4096
 DOCUMENTS = "documents"
 SOURCES = "sources"
 
@@ -311,20 +267,6 @@ class Filter(Stage):
         return verdict(with_scores(batch, self.column(), rules := tuple(self.judge(batch))), rules, task)
 
 
-def with_field(schema: pa.Schema, new: pa.Field) -> pa.Schema:
-    """The schema with a field added at its end, or replaced where one has that name."""
-    place = schema.get_field_index(new.name)
-    return schema.append(new) if place < 0 else schema.set(place, new)
-
-
-def with_column(batch: pa.RecordBatch, new: pa.Field, values: pa.Array) -> pa.RecordBatch:
-    """The batch with a column added at its end, or replaced where one has that name."""
-    place = batch.schema.get_field_index(new.name)
-    columns = list(batch.columns)
-    columns[place if place >= 0 else len(columns) :] = [values] if place < 0 else [values, *columns[place + 1 :]]
-    return pa.RecordBatch.from_arrays(columns, schema=with_field(batch.schema, new))
-
-
 def with_scores(batch: pa.RecordBatch, column: str, rules: Sequence[Rule]) -> pa.RecordBatch:
     """The batch with the rules' scores in one struct column, null where a score is NaN."""
     fields = [pa.field(rule.name, pa.float32()) for rule in rules]
@@ -360,37 +302,6 @@ def _reasons(rules: Sequence[Rule], broken: NDArray[np.bool_], where: NDArray[np
     ends = np.searchsorted(places, np.arange(len(where) + 1)).astype(np.int32)
     values = pa.StructArray.from_arrays([names, *numbers], fields=list(kind.value_type))
     return pa.ListArray.from_arrays(pa.array(ends), values, type=kind)
-
-
-def drop_rows(
-    batch: pa.RecordBatch,
-    task: Task,
-    rule: Sequence[str] | pa.Array,
-    broken: Sequence[Sequence[Mapping[str, Any]]] | pa.Array | None = None,
-    duplicate_of: Sequence[str | None] | None = None,
-    similarity: Sequence[float | None] | None = None,
-) -> pa.RecordBatch:
-    """Documents that are to be dropped → a `DROP` batch."""
-    n = len(batch)
-    columns = {
-        "id": batch["id"],
-        "source": batch["source"],
-        "stage": pa.array([task.stage] * n, pa.string()),
-        "rule": rule if isinstance(rule, pa.Array) else pa.array(rule, pa.string()),
-        "broken": broken if isinstance(broken, pa.Array) else pa.array(broken or [[]] * n, DROP.field("broken").type),
-        "text": batch["text"],
-        "duplicate_of": pa.array(duplicate_of if duplicate_of is not None else [None] * n, pa.string()),
-        "similarity": pa.array(similarity if similarity is not None else [None] * n, pa.float32()),
-    }
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=DROP)
-
-
-def quarantine_rows(records: Iterable[tuple[str, str, str, str, bytes]], task: Task) -> pa.RecordBatch:
-    """(id, source, reason, detail, bytes) of bad records → a `QUARANTINE` batch."""
-    rows = [(i, s, task.stage, reason, detail, data[:HEAD_BYTES]) for i, s, reason, detail, data in records]
-    columns = [[row[k] for row in rows] for k in range(len(QUARANTINE))]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, QUARANTINE, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=QUARANTINE)
 
 
 def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
@@ -430,11 +341,6 @@ def _one_by_one(
         detail = f"{type(error).__name__}: {error}"[:500]
         bad = (row["id"][0].as_py(), row["source"][0].as_py(), "stage_error", detail, text.encode()[:HEAD_BYTES])
         yield Emit(quarantine=quarantine_rows([bad], task))
-
-
-def text_array(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
-    """Bytes of valid UTF-8 and n + 1 offsets that start at 0 → a large_string array of n texts, without a copy."""
-    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 def resolve(path: str, folders: Sequence[Path]) -> Path:

@@ -20,7 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.stage import Each, Emit, Stage, Task, drop_rows, each_batch, text_array, with_column
+from pipeline.rows import drop_rows, text_array, with_column
+from pipeline.stage import Each, Emit, Stage, Task, each_batch
 
 ROUNDS = 32
 """Rounds of ftfy's repairs after which a segment that still changes is given up; real text settles within 6."""

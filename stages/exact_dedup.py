@@ -18,7 +18,8 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.stage import Each, Emit, Exchange, Stage, Step, Task, drop_rows
+from pipeline.rows import drop_rows
+from pipeline.stage import Each, Emit, Exchange, Stage, Step, Task
 from stages.kernels.arrow import text_buffers
 
 HASH = pa.schema([("key", pa.uint64()), ("low", pa.uint64()), ("ref", pa.uint64()), ("id", pa.string())])

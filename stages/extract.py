@@ -16,18 +16,8 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.stage import (
-    PAYLOAD,
-    Each,
-    Emit,
-    Problem,
-    Stage,
-    Step,
-    Task,
-    drop_rows,
-    quarantine_rows,
-    with_column,
-)
+from pipeline.rows import PAYLOAD, drop_rows, quarantine_rows, with_column
+from pipeline.stage import Each, Emit, Problem, Stage, Step, Task
 from stages.readers.guard import Fault, Guard, Text
 
 MEMORY_BYTES = 1 << 30

@@ -17,20 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pipeline.stage import (
-    DOCUMENT,
-    PAYLOAD,
-    SOURCES,
-    Each,
-    Emit,
-    Problem,
-    Source,
-    Stage,
-    Step,
-    Task,
-    resolve,
-    with_field,
-)
+from pipeline.rows import DOCUMENT, PAYLOAD, with_field
+from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
 from stages.readers import paths
 from stages.readers.rows import Fields
 from stages.readers.streams import Broken, Limits, Stream

@@ -17,19 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.stage import (
-    DOCUMENT,
-    Each,
-    Emit,
-    Problem,
-    Stage,
-    Task,
-    drop_rows,
-    each_batch,
-    resolve,
-    with_column,
-    with_field,
-)
+from pipeline.rows import DOCUMENT, drop_rows, with_column, with_field
+from pipeline.stage import Each, Emit, Problem, Stage, Task, each_batch, resolve
 
 UNKNOWN = "und"
 """The label of a text in which a backend finds nothing to go by (ISO 639-2)."""

@@ -23,7 +23,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pipeline.stage import Each, Emit, Exchange, Fold, Stage, Step, Task, drop_rows, with_column, with_field
+from pipeline.rows import drop_rows, with_column, with_field
+from pipeline.stage import Each, Emit, Exchange, Fold, Stage, Step, Task
 from stages.kernels.arrow import read_only, text_buffers
 from stages.near_dedup_verify import CANDIDATE, DECISION, decide
 

@@ -20,7 +20,8 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, drop_rows, resolve
+from pipeline.rows import drop_rows
+from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, resolve
 from stages.encoder import Encoder, digest, special_ids
 from stages.kernels.arrow import read_only
 

@@ -19,20 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.stage import (
-    DOCUMENT,
-    Each,
-    Emit,
-    Rule,
-    Stage,
-    Step,
-    Task,
-    each_batch,
-    verdict,
-    with_column,
-    with_field,
-    with_scores,
-)
+from pipeline.rows import DOCUMENT, with_column, with_field
+from pipeline.stage import Each, Emit, Rule, Stage, Step, Task, each_batch, verdict, with_scores
 from stages import rules as published
 from stages.words import Cut
 

@@ -19,7 +19,7 @@ def best_fit(lengths: Sequence[int], room: int) -> list[int]:
 
 def documents(texts: Sequence[str], prefix: str = "d") -> pa.RecordBatch:
     """Documents of the given texts."""
-    from pipeline.stage import DOCUMENT
+    from pipeline.rows import DOCUMENT
 
     rows = [{"id": f"{prefix}{k}", "text": text, "source": f"{prefix}:{k}"} for k, text in enumerate(texts)]
     return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT
+from pipeline.rows import DOCUMENT
 from stages.encoder import Encoder
 from stages.train.ablate import Arm, HeldOut, interval, known, measure, windows
 from stages.train.model import Model, Shape

@@ -11,7 +11,8 @@ from ftfy.badness import BADNESS_RE, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT, Emit, Task
+from pipeline.rows import DOCUMENT
+from pipeline.stage import Emit, Task
 from stages.characters import character_classes, longest_match, mojibake_automaton
 from stages.clean import Clean, Ftfy
 from stages.kernels.arrow import text_buffers

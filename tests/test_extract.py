@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.stage import DOCUMENT, PAYLOAD, Each, Emit, Task, with_field
+from pipeline.rows import DOCUMENT, PAYLOAD, with_field
+from pipeline.stage import Each, Emit, Task
 from stages.extract import Extract
 from stages.readers.guard import Fault, Guard, Text
 from stages.readers.page import decoded

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.stage import DOCUMENT, PAYLOAD, Each, Emit, Source, Task, with_field
+from pipeline.rows import DOCUMENT, PAYLOAD, with_field
+from pipeline.stage import Each, Emit, Source, Task
 from stages.ingest import Ingest
 
 DOCS = [

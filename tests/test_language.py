@@ -12,7 +12,8 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT, DROP, Emit, Task
+from pipeline.rows import DOCUMENT, DROP
+from pipeline.stage import Emit, Task
 from stages.kernels.arrow import text_buffers
 from stages.kernels.text import clip
 from stages.language import Language, _scripts, script_names

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT, Emit, Task
+from pipeline.rows import DOCUMENT
+from pipeline.stage import Emit, Task
 from stages.encoder import Encoder, digest
 from stages.kernels.arrow import read_only
 from stages.kernels.pack import best_fit, fill, frame

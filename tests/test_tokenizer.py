@@ -14,7 +14,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stage import DOCUMENT, Each, Task
+from pipeline.rows import DOCUMENT
+from pipeline.stage import Each, Task
 from stages.tokenizer import Tokenizer
 from stages.tokenizer_bpe import PATTERNS, train_bpe
 from stages.tokenizer_files import load_tiktoken, save, try_files

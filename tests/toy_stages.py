@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 import xxhash
 
+from pipeline.rows import DOCUMENT, quarantine_rows
 from pipeline.stage import (
-    DOCUMENT,
     SOURCES,
     Each,
     Emit,
@@ -27,7 +27,6 @@ from pipeline.stage import (
     Step,
     Task,
     at_most,
-    quarantine_rows,
 )
 
 KEYED = pa.schema([("key", pa.uint64()), ("id", pa.string()), ("text", pa.large_string())])

@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from pipeline.rows import DROP, QUARANTINE
 from pipeline.shards import SHARD_BYTES, File, ShardWriter, describe, read_batches, row_bytes
 from pipeline.shuffle import RunWriter, merge
-from pipeline.stage import DROP, QUARANTINE, Each, Emit, Exchange, Fold, Once, Source, Stage, Step, Task
+from pipeline.stage import Each, Emit, Exchange, Fold, Once, Source, Stage, Step, Task
 
 Phase = Literal["each", "scatter", "gather", "map", "finish", "once"]
 

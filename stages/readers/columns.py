@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.stage import PAYLOAD, Emit, Task, quarantine_rows
+from pipeline.rows import PAYLOAD, quarantine_rows
+from pipeline.stage import Emit, Task
 from stages.readers.records import HEAD, Bad
 from stages.readers.rows import Fields, Names, UnfitError, decoded, to_json
 

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline.stage import PAYLOAD, Emit, Task, quarantine_rows
+from pipeline.rows import PAYLOAD, quarantine_rows
+from pipeline.stage import Emit, Task
 from stages.readers.records import HEAD, Bad, Item, Passed, Record
 
 BATCH_BYTES = 8 << 20
