@@ -4,8 +4,8 @@ Definitions and thresholds are those of datatrove 0.10
 (pipeline/filters/{gopher_repetition,gopher_quality,c4,fineweb_quality}_filter.py), where its documentation and its code
 differ those of the code; words are `stages.words`. Scores that cannot be had (no words) are NaN. Known differences: an
 n-gram that repeats only if its words are joined (`1 11` and `11 1`) is no repeat here, which decided one document of
-4,538; an empty text passes gopher_repetition (the other sets drop it); C4's phrases are not found if written with a
-Kelvin sign for k; its citations are not cut if numbered in digits beyond ASCII.
+4,538, and one of 27,898 in Chinese; an empty text passes gopher_repetition (the other sets drop it); C4's phrases are
+not found if written with a Kelvin sign for k; its citations are not cut if numbered in digits beyond ASCII.
 """
 
 from __future__ import annotations
