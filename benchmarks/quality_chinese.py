@@ -1,22 +1,18 @@
-"""How fast are FineWeb-2's rules on Chinese, by jieba's words, and do they decide as datatrove does?
+"""FineWeb-2's rules on Chinese by jieba's words: quality_chinese.py CORPORA [--peer-python PYTHON].
 
 Reads CORPORA/chinese. Ours is the stage `quality` with `rules: [fineweb2]` on documents labelled `zh`; datatrove's are
 the three filters of FineWeb-2's pipeline for cmn_Hani, whose words are jieba's through spaCy. Each of its filters stops
 at the first rule broken, and a document at the first filter, where the stage scores all rules. A second row compares
 the words alone: our kernel, and `jieba.cut`.
-
-    python benchmarks/quality_chinese.py CORPORA --peer-python peer/bin/python
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +78,7 @@ def kept(found: Sequence[pa.RecordBatch], n: int) -> list[bool]:
     return (~gone).tolist()
 
 
-def cut(found: Sequence[pa.RecordBatch]) -> list[tuple[bytes, list[int], list[int], list[int]]]:
+def cut(found: Sequence[pa.RecordBatch]) -> list[tuple[Any, Any, Any, Any]]:
     """The words of every batch, as the kernel gives them."""
     answers = []
     for batch in found:
@@ -108,21 +104,25 @@ def share(ours: Sequence[object], theirs: Sequence[object]) -> str:
 
 
 def main() -> None:
-    """Prints a row for the rules and one for the words."""
-    given = arguments(__doc__)
+    """Runs and prints."""
+    given = arguments(__doc__ or "")
+    show(given, rows(given))
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """A row for the rules and one for the words."""
     texts = documents(given.corpora, "chinese", given.megabytes)
     found, size = batches(texts, ["zh"] * len(texts)), megabytes(texts)
-
-    def rows() -> Iterator[Row]:
-        run, script = step_of(Quality(rules=("fineweb2",))), FILTERS.format(profile=json.dumps(profiles()["zh"]))
-        ours, theirs, _, their = in_turn(lambda: run(found), peer(given.peer_python, script, texts, given.core))
-        answers = f"{share(kept(found, len(texts)), their)}, {sum(their):,} kept"
-        disk = reading_and_writing(found)
-        yield Row("quality: fineweb2, zh", "chinese", size, "datatrove, jieba", ours, theirs, answers, disk)
-        ours, theirs, _, their = in_turn(lambda: cut(found), peer(given.peer_python, WORDS, texts, given.core))
-        yield Row("words, zh", "chinese", size, "jieba", ours, theirs, share(list(digests(found)), their))
-
-    show(given, rows())
+    run, script = step_of(Quality(rules=("fineweb2",))), FILTERS.format(profile=json.dumps(profiles()["zh"]))
+    turn = peer(given.peer_python, script, texts, given.core)
+    ours, theirs, _, their = in_turn(lambda: run(found), turn, given.turns)
+    answers = f"decided alike: {share(kept(found, len(texts)), their)}, {sum(their):,} kept"
+    yield Row("quality, Chinese", "chinese", size, "datatrove", ours, theirs, answers, reading_and_writing(found))
+    turn = peer(given.peer_python, WORDS, texts, given.core)
+    ours, theirs, _, their = in_turn(lambda: cut(found), turn, given.turns)
+    yield Row(
+        "words, Chinese", "chinese", size, "jieba", ours, theirs, f"words alike: {share(list(digests(found)), their)}"
+    )
 
 
 if __name__ == "__main__":
