@@ -46,26 +46,26 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
     )
     table, often, stamp = np.zeros(_slots(most), np.uint64), np.empty(4 * _slots(most), np.uint8), np.uint64(0)
     for k in range(n if len(widths) else 0):
-        words, width = lasts[k] - firsts[k], widths[0]
-        for j in range(words):
-            chars[j + 1] = chars[j] + (marks[firsts[k] + j] >> SHIFT)
-        left = _begin(hashes[firsts[k] : lasts[k]], width, spots, keys, often)
+        words, j = lasts[k] - firsts[k], 0
+        for word in range(words):
+            chars[word + 1] = chars[word] + (marks[firsts[k] + word] >> SHIFT)
+        left = _begin(hashes[firsts[k] : lasts[k]], widths[0], spots, keys, often)
         ids[: words + 1] = words
         counts[words] = 0
-        stamp += np.uint64(1)
-        best, first = _group(keys, spots, left, fresh, counts, table, stamp)
-        for j in range(len(widths)):
-            while width < widths[j]:
-                stamp, width = stamp + np.uint64(1), width + 1
+        for width in range(widths[0], widths[-1] + 1):
+            stamp += np.uint64(1)
+            if width == widths[0]:
+                best, first = _group(keys, spots, left, fresh, counts, table, stamp)
+            else:
                 best, first = _extend(words, spots, left, ids, fresh, counts, table, stamp)
-                if width < widths[j]:
-                    left, _ = _keep(words, spots, left, ids, fresh, counts, width, chars, False)
-            if places[j, 0] >= 0 and words >= width:
+            asked = width == widths[j]
+            if asked and places[j, 0] >= 0 and words >= width:
                 totals[k, places[j, 0]] = best * (chars[first + width] - chars[first] + width - 1)
-            adds = places[j, 1] >= 0
+            adds = asked and places[j, 1] >= 0
             left, repeated = _keep(words, spots, left, ids, fresh, counts, width, chars, adds)
             if adds:
                 totals[k, places[j, 1]] = repeated
+            j += asked
     return totals
 
 
