@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -268,12 +268,19 @@ def render_explanation(wanted: str, steps: Sequence[dict[str, Any]]) -> str:
         told = ", ".join(f"{key} {_inline(value)}" for key, value in new.items())
         lines.append(f"  {step['stage']:<18} {step['outcome']}{': ' if told else ''}{told}")
         broken = [b for b in step.get("broken", []) if b["rule"]]
-        lines += [f"    broke {b['rule']}: {b['score']:.4g}, limit {b['limit']:.4g}" for b in broken]
+        lines += [f"    broke {broken_rule(b)}" for b in broken]
         for column, scores in step.get("scores", {}).items():
             if known.get(column) != scores:
                 known[column] = scores
                 lines.append(f"    {column}: {_inline(scores)}")
     return "\n".join(lines)
+
+
+def broken_rule(broken: Mapping[str, Any]) -> str:
+    """A broken rule in words: its name, and its score and limit where they are known."""
+    numbers = {"": broken["score"], "limit ": broken["limit"]}
+    told = ", ".join(f"{name}{value:.4g}" for name, value in numbers.items() if value is not None)
+    return printable(f"{broken['rule']}: {told}" if told else broken["rule"])
 
 
 def _inline(value: Any) -> str:

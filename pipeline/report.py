@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.queries import funnel, highlights, manifests, printable
+from pipeline.queries import broken_rule, funnel, highlights, manifests, printable
 from pipeline.shards import Manifest
 
 EXAMPLES = 3
@@ -73,7 +73,8 @@ def _examples(path: Path) -> list[dict[str, Any]]:
             row = rows.slice(place, 1).to_pylist()[0]
             text = row["text"]
             cut = f"{text[:EXAMPLE_CHARACTERS]} …" if len(text) > EXAMPLE_CHARACTERS else text
-            chosen[rule] = {**row, "id": printable(row["id"]), "text": printable(cut)}
+            told = [broken_rule(one) for one in row["broken"] if one["rule"]]
+            chosen[rule] = {**row, "id": printable(row["id"]), "text": printable(cut), "told": told}
     return list(chosen.values())
 
 

@@ -253,6 +253,9 @@ def test_without_verification_candidacy_is_enough(cli: Cli, tmp_path: Path) -> N
     sets = {i: oracles.shingle_set(text, 5) for i, text in texts.items()}
     assert any(oracles.jaccard(sets[row["id"]], sets[row["duplicate_of"]]) < 0.8 for row in raw)
     assert {row["similarity"] for row in raw} == {None}
+    told = cli("explain", "raw", raw[0]["id"])
+    assert told.returncode == 0, told.stderr
+    assert "broke near_duplicate: limit 0.8" in told.stdout
 
 
 def test_the_longest_of_a_group_may_stay(cli: Cli, tmp_path: Path) -> None:
