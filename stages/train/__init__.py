@@ -17,9 +17,11 @@ from pydantic import Field
 
 from pipeline.stage import Once, Problem, Stage, Step, Task
 
-# Read when torch is loaded: threads sleep at a barrier instead of spinning. The speed is the same on a quiet machine,
-# and 13 times as high with two threads where two cores are busy otherwise.
+# Read when torch is loaded: threads that wait at a barrier spin for some microseconds, then sleep. With two threads a
+# small model takes 8,600 tokens/s on a quiet machine (9,600 if they spin on and on, 5,700 if they sleep at once) and
+# 3,300 where another process has one of the cores (a fraction of that if they spin on).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 AFTERWARDS = frozenset(
     "tokenizer accumulate compile spread checkpoint_every keep_checkpoints validation_rows prompts sample_tokens "
