@@ -39,7 +39,7 @@ SIZES = {
 """Each script and its `--megabytes`, in full and with `--quick`."""
 ALONE = ("startup", "scaling")
 """Scripts without a peer."""
-LIBRARIES = ("gristmill", "numpy", "numba", "pyarrow", "tokenizers", "gigatoken", "ftfy", "py3langid")
+LIBRARIES = ("gristmill", "numpy", "numba", "pyarrow", "tokenizers", "gigatoken", "ftfy")
 PEERS = ("datatrove", "spacy", "ftfy", "py3langid", "pycld2", "rensa", "tokenizers", "gigatoken", "jieba")
 LONGEST = 1200
 """Seconds after which a script is given up."""

@@ -28,7 +28,7 @@ from pipeline.plan import Plan, Planned
 from pipeline.shards import Manifest, read_manifest, write_json
 from pipeline.stage_run import WORK, RunError, StageRun
 
-LIBRARIES = ("numpy", "numba", "pyarrow", "ftfy", "tokenizers", "py3langid", "torch", "resiliparse")
+LIBRARIES = ("numpy", "numba", "pyarrow", "ftfy", "tokenizers", "torch", "resiliparse")
 
 
 def execute(plan: Plan, engine: Engine, listener: Listener) -> list[Manifest]:

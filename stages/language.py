@@ -152,24 +152,22 @@ class Langid(NamedTuple):
 
 @cache
 def _langid() -> Langid:
-    """Reads the model that py3langid 0.4 ships: an npz without pickles, compressed by LZMA."""
+    """The model of py3langid 0.4, arranged for the kernel (`data/langid.md`)."""
     import io
-    import lzma
-    from importlib.resources import files
+
+    import zstandard
 
     from stages.kernels.arrow import read_only
-    from stages.kernels.langid import depth, pack_automaton
 
-    packed = files("py3langid").joinpath("data", "model.npz.xz").read_bytes()
-    with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as model:
-        labels, row_of = model["classes"].tolist(), model["nextmove_row"]
-        automaton = pack_automaton(model["nextmove"], row_of, model["out_feat"])
+    packed = (Path(__file__).parent / "data/langid.npz.zst").read_bytes()
+    with np.load(io.BytesIO(zstandard.decompress(packed)), allow_pickle=False) as model:
+        labels = model["labels"].tolist()
         alias = np.array([labels.index(label) for label in labels], np.int64)
         weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32)).astype(np.float64)
-        first = int(row_of[0]) << 8
-        steps = (read_only(automaton), first, depth(automaton, first))
-        arrays = (*steps, read_only(model["ptc"].view(np.uint16)))
-        return Langid(labels, (*arrays, read_only(model["pc"]), read_only(alias), read_only(weights)))
+        steps = (read_only(model["automaton"]), read_only(model["byte_class"]))
+        numbers = (int(model["first"]), int(model["second"]), int(model["longest"]))
+        arrays = (*steps, *numbers, read_only(model["table"]), read_only(model["prior"]))
+        return Langid(labels, (*arrays, read_only(alias), read_only(weights)))
 
 
 def _as_langid_reads(span: Span) -> Span:

@@ -214,8 +214,11 @@ def _serve(pipe: Connection, wide: bool) -> None:
     if not wide:
         import pyarrow as pa
 
+        from pipeline.engines.spare import spare
+
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
+        spare()
 
     def report(news: dict[str, Any]) -> None:
         pipe.send(("news", dict(news)))

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from pipeline.engines.spare import restore
 from pipeline.rows import DROP, QUARANTINE
 from pipeline.shards import SHARD_BYTES, File, ShardWriter, describe, read_batches, row_bytes
 from pipeline.shuffle import RunWriter, merge
@@ -114,6 +115,8 @@ def load_stage(use: str, settings: Mapping[str, Any], search: list[str]) -> Stag
         if folder not in sys.path:
             sys.path.append(folder)
     module, _, name = use.partition(":")
+    if module.partition(".")[0] != "stages":
+        restore()
     stage = getattr(importlib.import_module(module), name).model_validate(settings)
     if not isinstance(stage, Stage):
         raise TypeError(f"{use} is not a Stage")

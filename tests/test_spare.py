@@ -1,0 +1,32 @@
+"""What a worker does not load, and how a stage from elsewhere gets it back: each in a process of its own."""
+
+import subprocess
+import sys
+
+LOADED = "print(*[name for name in ('pandas', 'scipy', 'awkward') if name in sys.modules])"
+
+
+def printed(*lines: str) -> str:
+    """What a fresh Python prints."""
+    program = "\n".join(("import sys", "from pipeline.engines.spare import restore, spare", *lines))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_worker_spares_itself_what_no_stage_uses() -> None:
+    kernel = ("import numpy as np", "import pyarrow as pa", "pa.array([1])")
+    compiled = ("from numba import njit", "njit(lambda x: x + 1)(np.ones(3))")
+    assert printed("spare()", *kernel, *compiled, LOADED) == ""
+    assert printed(*kernel, *compiled, LOADED) != ""
+
+
+def test_a_stage_from_elsewhere_gets_data_frames_back() -> None:
+    missing = ("import pandas as pd, pyarrow as pa", "print(pa.array(pd.Series([1.0, float('nan')])).null_count)")
+    assert printed("spare()", "restore()", *missing) == "1"
+    assert printed("spare()", "restore()", "import numba.core.entrypoints as e", "print(e._already_initialized)") == (
+        "False"
+    )
+
+
+def test_nothing_is_restored_that_was_not_spared() -> None:
+    assert printed("restore()", "print('numba' in sys.modules)") == "False"
