@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inner, leaf
+
 EDGE, INSIDE = -1, -2
 """What stands between words; what stands where a token's right half began."""
 LOW = 0xFFFFFFFF
@@ -36,7 +38,7 @@ def learn_merges(data: Any, offsets: Any, counts: Any, ids: Any, most: int, leas
     """
     tokens, owners = _lay_out(data, offsets, counts, ids)
     pairs, places, rows, longest = _first_pairs(tokens, owners, counts, least)
-    held, heaped, made, bar = pairs[rows - 1, END] if rows else 0, 0, 0, 1 << 62
+    held, heaped, made, bar = pairs[rows - 1, END] if rows else 0, np.int64(0), 0, 1 << 62
     slots, heap = _index(pairs, rows, 4 * rows), np.empty((1024, 2), np.int64)
     merges, sizes = np.empty((most, 2), np.int32), np.ones(256 + most, np.int32)
     sides, touched = np.zeros((2 * (256 + most), 2), np.int64), np.empty(2 * (256 + most), np.int32)
@@ -79,7 +81,7 @@ def learn_merges(data: Any, offsets: Any, counts: Any, ids: Any, most: int, leas
     return merges[:made]
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _merge(
     tokens: Any,
     owners: Any,
@@ -125,7 +127,7 @@ def _merge(
     return noted, seen, again
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _enter(
     pairs: Any,
     rows: int,
@@ -168,7 +170,7 @@ def _enter(
     return rows, held
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _place(places: Any, sides: Any, touched: Any, notes: Any) -> None:
     """Writes the noted places of new pairs into their lists and empties the sides."""
     for item in range(len(notes)):
@@ -180,7 +182,7 @@ def _place(places: Any, sides: Any, touched: Any, notes: Any) -> None:
         sides[side, GAIN] = sides[side, LIST] = 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _lay_out(data: Any, offsets: Any, counts: Any, ids: Any) -> Any:
     """Words of two bytes and more as ids, EDGE before, between and after them: (tokens int32[:], owners int32[:]).
 
@@ -207,7 +209,7 @@ def _lay_out(data: Any, offsets: Any, counts: Any, ids: Any) -> Any:
     return tokens, owners
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _first_pairs(tokens: Any, owners: Any, counts: Any, least: int) -> Any:
     """The pairs of bytes met `least` times or more, the list of places, how many the pairs are, the most places of one.
 
@@ -239,14 +241,14 @@ def _first_pairs(tokens: Any, owners: Any, counts: Any, least: int) -> Any:
     return pairs, places, rows, longest
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _hash(key: int) -> Any:
     """A pair's hash."""
     value = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return value ^ (value >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _index(pairs: Any, rows: int, room: int) -> Any:
     """Pairs by key, open addressing: int32[power of two of at least `room`], 0 or the pair's row and 1."""
     size = 64
@@ -261,7 +263,7 @@ def _index(pairs: Any, rows: int, room: int) -> Any:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _longer(rows: Any, size: int) -> Any:
     """A copy of int64 rows with room for `size`."""
     longer = np.empty((size, rows.shape[1]), np.int64)
@@ -271,10 +273,10 @@ def _longer(rows: Any, size: int) -> Any:
     return longer
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _fill(heap: Any, pairs: Any, rows: int, bar: int) -> Any:
     """A heap of the pairs met `bar` times or more: (heap, how many)."""
-    heaped = 0
+    heaped = np.int64(0)
     for row in range(rows):
         if pairs[row, TOTAL] >= bar:
             if heaped == len(heap):
@@ -284,7 +286,7 @@ def _fill(heap: Any, pairs: Any, rows: int, bar: int) -> Any:
     return heap, heaped
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _push(heap: Any, heaped: int, pairs: Any, row: int) -> None:
     """Puts a pair into a heap of `heaped`, int64[:, 2] of total and row; the highest total is on top, then the smallest
     key."""
@@ -298,7 +300,7 @@ def _push(heap: Any, heaped: int, pairs: Any, row: int) -> None:
     heap[place, 0], heap[place, 1] = total, row
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _sink(heap: Any, heaped: int, pairs: Any, total: int, row: int) -> None:
     """Puts a pair in the place of the heap's top."""
     place, below = 0, 1

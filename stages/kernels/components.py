@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.kernels.leaf import leaf
+
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Marks a free slot; as a document's reference it would be the last row of the last of 2^32 shards."""
 
@@ -54,7 +56,7 @@ def roots_of(keys: NDArray[np.uint64], parents: NDArray[np.int64]) -> tuple[NDAr
     return nodes[:count].copy(), roots[:count].copy()
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _root(parents: NDArray[np.int64], slot: int) -> int:
     """The slot of the root, with path halving (Tarjan and van Leeuwen 1984)."""
     while parents[slot] != slot:
@@ -63,7 +65,7 @@ def _root(parents: NDArray[np.int64], slot: int) -> int:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _slot(keys: NDArray[np.uint64], node: np.uint64) -> int:
     """Where a node is, or the free slot where it goes."""
     mask = len(keys) - 1

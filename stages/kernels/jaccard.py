@@ -12,11 +12,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.kernels.leaf import inner, leaf
+
 COMMON = 255
 """Counts end here: shingles in more documents of a cluster than this are equally common."""
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _shared(values: NDArray[np.uint64], a: int, a_end: int, b: int, b_end: int, needed: int) -> int:
     """How many values two sorted, distinct ranges share; -1 as soon as it must be fewer than `needed`."""
     spare_a, spare_b = a_end - a - needed, b_end - b - needed
@@ -39,14 +41,14 @@ def _shared(values: NDArray[np.uint64], a: int, a_end: int, b: int, b_end: int, 
     return shared if shared >= needed else -1
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _prefix(size: int, smallest: int, similarity: float) -> int:
     """How many of a set's `size` shingles must be looked up, where no other set has fewer than `smallest`."""
     needed = max(similarity * size, similarity * (size + smallest) / (1 + similarity))
     return int(min(max(size - int(np.ceil(needed - 1e-6)) + 1, 1), size))
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _count(
     values: NDArray[np.uint64],
     start: int,
@@ -69,7 +71,7 @@ def _count(
         slot_of[j] = slot
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _rarest(
     start: int,
     end: int,
@@ -104,7 +106,7 @@ def _rarest(
     return int(found)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _nearest(
     k: int,
     values: NDArray[np.uint64],
@@ -142,7 +144,7 @@ def _nearest(
     return best, best_score
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _plan(
     ends: NDArray[np.int64], clusters: NDArray[np.uint64], similarity: float
 ) -> tuple[NDArray[np.int64], int, int, int, int]:
@@ -155,13 +157,13 @@ def _plan(
             starts[count] = k
             count += 1
         largest = max(largest, ends[k + 1] - ends[starts[count - 1]])
-        prefix = _prefix(ends[k + 1] - ends[k], 0, similarity)
+        prefix = _prefix(ends[k + 1] - ends[k], np.int64(0), similarity)
         posts, longest = posts + prefix, max(longest, prefix)
     starts[count] = n
     return starts, count, int(largest), int(posts), int(longest)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _slots(values: int) -> int:
     """A power of two, at least twice as many."""
     slots = 2
@@ -204,7 +206,8 @@ def survivors(
         smallest = ends[first + 1] - ends[first]
         for k in range(first, last):
             smallest = min(smallest, ends[k + 1] - ends[k])
-        block, used, floor, alive, alive_values = first, 0, 0, 0, 0
+        block, used, floor = first, np.int64(0), np.int64(0)
+        alive, alive_values = 0, 0
         for k in range(first, last):
             if k >= settled and (alive >= most or alive_values >= most_values):
                 block, floor, alive, alive_values = k, used, 0, 0

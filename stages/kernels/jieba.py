@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inner, leaf
+
 SPACE = 1
 """Bit of a character's class; `stages.words` says what it means."""
 FIRST_HAN, LAST_HAN, CODES = 0x4E00, 0x9FD5, 0x10000
@@ -28,9 +30,6 @@ BEGIN, END, MIDDLE, SINGLE = 0, 1, 2, 3
 CODE, NUMBER, PLACE, NEXT, STATE = 0, 1, 2, 3, 4
 """Columns of the scratch: a character's code point, its number in the trie, its first byte, where the best word from it
 ends, its state of the model."""
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -276,8 +275,10 @@ def grow_trie(words: Any, scores: Any, ids: Any) -> Any:
     """
     parents, letters = np.empty(len(words) + 1, np.int32), np.zeros(len(words) + 1, np.int32)
     marks = np.full(len(words) + 1, NONE)
-    path, depth, same, count, word = np.zeros(len(words) + 1, np.int32), 0, True, 1, 0
-    last = np.zeros(len(words) + 1, np.int32)
+    path, last = np.zeros(len(words) + 1, np.int32), np.zeros(len(words) + 1, np.int32)
+    depth: Any = np.int64(0)
+    count: Any = np.int64(1)
+    same, word = True, 0
     for k in range(len(words)):
         if words[k] == LINE:
             marks[path[depth]] = scores[word]
@@ -294,7 +295,8 @@ def grow_trie(words: Any, scores: Any, ids: Any) -> Any:
     bases, slots = _bases(letters, children, firsts, count)
     links = np.zeros((slots, 4), np.int32)
     values = links.view(np.float64)
-    links[:, 1], values[:, 1] = -1, NONE
+    for row in range(slots):
+        links[row, 1], values[row, 1] = -1, NONE
     rows = np.zeros(count, np.int64)
     links[0, 0] = bases[0]
     for node in range(1, count):
@@ -313,7 +315,7 @@ def _sizes(parents: Any, count: int, firsts: Any) -> None:
         firsts[node + 1] += firsts[node]
 
 
-@njit(nogil=True)
+@inner
 def _children(parents: Any, count: int) -> Any:
     """(The children of every node in a row, firsts[count + 1]: where those of each begin)."""
     firsts, children = np.zeros(count + 1, np.int64), np.empty(count, np.int32)
@@ -325,25 +327,45 @@ def _children(parents: Any, count: int) -> Any:
     return children, firsts
 
 
-@njit(nogil=True)
+@inner
+def _largest_first(firsts: Any, count: int) -> Any:
+    """The nodes by how many children they have, most first, those with as many in order: int32[count]."""
+    most = np.int64(0)
+    for node in range(count):
+        most = max(most, firsts[node + 1] - firsts[node])
+    places, order = np.zeros(most + 2, np.int64), np.empty(count, np.int32)
+    for node in range(count):
+        places[most - firsts[node + 1] + firsts[node] + 1] += 1
+    for fewer in range(most + 1):
+        places[fewer + 1] += places[fewer]
+    for node in range(count):
+        fewer = most - firsts[node + 1] + firsts[node]
+        order[places[fewer]] = node
+        places[fewer] += 1
+    return order
+
+
+@inner
 def _bases(letters: Any, children: Any, firsts: Any, count: int) -> Any:
     """(The base of every node, how many rows that takes); leaves have base 0.
 
     The nodes with most children go first, each to the next place where all of its children find a free row; the search
     begins anew from the first free row whenever nodes are half as large.
     """
-    bases, sizes = np.zeros(count, np.int64), firsts[1:] - firsts[:-1]
-    widest = np.max(letters[:count]) + 1
+    bases, widest = np.zeros(count, np.int64), np.int64(1)
+    for node in range(count):
+        widest = max(widest, np.int64(letters[node]) + 1)
     used = np.zeros(4 * (count + widest), np.bool_)
     used[0] = True
-    low, place, top, size = 1, 1, 0, 2 * count
-    for node in np.argsort(-sizes, kind="mergesort"):
-        if sizes[node] == 0:
+    low, place, top, most = np.int64(1), np.int64(1), np.int64(0), 2 * count
+    for node in _largest_first(firsts, count):
+        size = firsts[node + 1] - firsts[node]
+        if size == 0:
             break
         while used[low]:
             low += 1
-        if 2 * sizes[node] <= size:
-            size, place = sizes[node], low
+        if 2 * size <= most:
+            most, place = size, low
         mine = children[firsts[node] : firsts[node + 1]]
         while not _fits(used, place - letters[mine[0]], letters, mine):
             place += 1

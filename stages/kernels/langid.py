@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inner, leaf
+
 LANES = 8
 BLOCK = 1024
 """Steps of all lanes after which features are counted."""
@@ -89,7 +91,7 @@ def classify(
     return winner, probability
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _count_features(
     data: Any,
     start: int,
@@ -103,7 +105,7 @@ def _count_features(
     seen: Any,
     entries: Any,
     lanes: Any,
-) -> int:
+) -> Any:
     """Counts features into `counts`, lists each at its first occurrence in `seen`; how many there are.
 
     Each look-up waits for the one before. So parts of a text are read in turn, each from `longest` bytes before it: by
@@ -116,7 +118,7 @@ def _count_features(
     for lane in range(1, LANES if part else 0):
         for i in range(start + lane * part - longest, start + lane * part):
             lanes[lane] = automaton[lanes[lane], byte_class[data[i]]] >> ROW_BITS
-    found = 0
+    found: Any = np.int64(0)
     for low in range(0, part, BLOCK):
         steps = min(BLOCK, part - low)
         for i in range(steps):
@@ -135,7 +137,7 @@ def _count_features(
     return found
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _count(entries: Any, second: int, counts: Any, seen: Any, found: int) -> int:
     """Counts the features of some steps; `found` after them. No feature has a count already, so is never new."""
     least = np.uint32(second) << ROW_BITS
@@ -148,7 +150,7 @@ def _count(entries: Any, second: int, counts: Any, seen: Any, found: int) -> int
     return found
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _fetch(table: Any, features: Any) -> Any:
     """Touches the cache lines of some features' rows: the memory serves them together, not one after the other."""
     touched = np.int16(0)
@@ -160,7 +162,7 @@ def _fetch(table: Any, features: Any) -> Any:
     return touched
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _best(scores: Any, alias: Any, size: int) -> Any:
     """The class of the greatest softmax of scores / sqrt(size), aliases folded, and that softmax; `scores` is used
     up."""

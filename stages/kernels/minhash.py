@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.kernels.leaf import leaf
+
 CODES = 0x40000
 """No code point from here on is a letter or a digit."""
 SPACELESS = (
@@ -89,7 +91,7 @@ def _between(chunk: np.uint64, low: int, high: int) -> np.uint64:
     return (chunk + ONES * np.uint64(128 - low)) & ~(chunk + ONES * np.uint64(127 - high))
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _fold_ascii(
     data: NDArray[np.uint8], place: np.uint64, end: np.uint64, out: NDArray[np.uint8], w: np.uint64
 ) -> np.uint64:
@@ -115,7 +117,7 @@ def _tail(data: NDArray[np.uint8], i: np.uint64, shift: int) -> np.int64:
     return (np.int64(data[i]) & 0x3F) << shift
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _put(code: int, out: NDArray[np.uint8], w: np.uint64) -> np.uint64:
     """Writes a code point as UTF-8 at `w`; where it ends."""
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -133,7 +135,7 @@ def _put(code: int, out: NDArray[np.uint8], w: np.uint64) -> np.uint64:
     return w + np.uint64(4)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _fold(data: NDArray[np.uint8], start: int, end_: int, table: NDArray[np.int32], out: NDArray[np.uint8]) -> int:
     """One text's words, lower-cased, with one zero byte or more between them → out; how many bytes.
 
@@ -173,7 +175,7 @@ def _fold(data: NDArray[np.uint8], start: int, end_: int, table: NDArray[np.int3
     return int(w)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _hash_words(folded: NDArray[np.uint8], size: int, out: NDArray[np.uint64]) -> int:
     """Hashes of the words of a folded text, followed by 16 zero bytes → out; how many.
 
@@ -205,7 +207,7 @@ def _hash_words(folded: NDArray[np.uint8], size: int, out: NDArray[np.uint64]) -
     return count
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _shingles(
     data: NDArray[np.uint8],
     start: int,
@@ -241,7 +243,7 @@ def _shingles(
     return int(count - width + 1)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _longest(offsets: NDArray[np.int64]) -> int:
     """Bytes of the longest text."""
     longest = np.int64(0)
@@ -250,7 +252,7 @@ def _longest(offsets: NDArray[np.int64]) -> int:
     return int(longest)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _sort(values: NDArray[np.uint64], size: int, spare: NDArray[np.uint64], counts: NDArray[np.int32]) -> None:
     """Sorts the first `size` values in place: few by insertion, else by radix, a byte at a time, whatever they are."""
     if size <= SMALL:

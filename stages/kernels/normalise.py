@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.kernels.leaf import leaf
+
 CODES = 0x40000
 """The table's last entry is for this code point and all beyond, none of which is a letter or a digit."""
 COPY = -1
@@ -59,7 +61,7 @@ def letters() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
     return table
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _blank_at(data: NDArray[np.uint8], place: np.uint64, end: np.uint64) -> np.uint64:
     """Bytes of the blank beyond ASCII that starts at `place`; 0 where there is none."""
     a, b = data[place], data[place + np.uint64(1)] if place + np.uint64(1) < end else 0

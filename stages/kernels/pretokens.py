@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from stages.kernels.leaf import leaf
+
 LETTER, NUMBER, SPACE, OTHER, UPPER, LOWER, NEWLINE, REST = (1 << bit for bit in range(8))
 """Bits of a character's class: \\p{L}, \\p{N}, \\s, none of the three; [\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}],
 [\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}], [\\r\\n]. REST: a byte after a character's first. 0: the end of the text."""
@@ -75,7 +77,7 @@ def _byte(context: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _piece(place: Any, end: int, longest: int) -> Any:
     """Where `longest` characters from `place` end, or `end`."""
     while place < end and longest:
@@ -84,7 +86,7 @@ def _piece(place: Any, end: int, longest: int) -> Any:
     return place
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _run(place: Any, mask: int) -> Any:
     """Where the bytes from `place` on end that are of these classes."""
     while _byte(place) & mask:
@@ -92,7 +94,7 @@ def _run(place: Any, mask: int) -> Any:
     return place
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _after(place: Any, shift: int, pattern: int) -> Any:
     """The end of the pre-token that starts at `place`, where its class is; its bytes are `shift` from there."""
     kind = _byte(place)
@@ -120,7 +122,7 @@ def _after(place: Any, shift: int, pattern: int) -> Any:
     return _blanks(place, True)
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _contraction(place: Any, shift: int, any_case: bool) -> Any:
     """The end of 's|'t|'re|'ve|'m|'ll|'d at `place`, or `place`. In any case the long s, U+017F, is an s."""
     if _byte(place) == 0 or _byte(place + shift) != QUOTE or _byte(place + 1) & LETTER == 0:
@@ -139,14 +141,14 @@ def _contraction(place: Any, shift: int, any_case: bool) -> Any:
     return place
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _letters(place: Any, kind: int) -> Any:
     """The end of [^\\r\\n\\p{L}\\p{N}]?\\p{L}+ at `place`, or `place`."""
     after = place if kind & NOT_AHEAD else _run(place + 1, REST)
     return _run(after, LETTER | REST) if _byte(after) & LETTER else place
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _cased(place: Any, kind: int, shift: int) -> Any:
     """The end of o200k's two alternatives for words at `place`, or `place`.
 
@@ -163,7 +165,7 @@ def _cased(place: Any, kind: int, shift: int) -> Any:
     return _contraction(after, shift, True) if after > ahead else place
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _lower_end(place: Any) -> Any:
     """The end of [upper]*[lower]+ at `place`, or `place`.
 
@@ -178,7 +180,7 @@ def _lower_end(place: Any) -> Any:
     return _run(place, LOWER | REST) if _byte(place) & LOWER else both
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _blanks(place: Any, lines: bool) -> Any:
     """The end of (\\s*[\\r\\n]+ where `lines`, then) \\s+(?!\\S)|\\s+ at `place`, which is a blank."""
     after, last, newline = place, place, place

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import leaf
+
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
 """Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
 joiner that may stay only after a JOINED; a word break that may stay only after a SPACED; ASCII that needs a closer
@@ -41,7 +43,9 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
             if suspect or (entity and (unescape == 2 or (unescape == 1 and not angle and not less))):
                 if count == len(found):
                     larger = np.empty((2 * count, 4), np.int64)
-                    larger[:count] = found
+                    for row in range(count):  # a slice would bring numba's texts of errors, 1.5 s of compiling
+                        for column in range(4):
+                            larger[row, column] = found[row, column]
                     found = larger
                 found[count, 0], found[count, 1], found[count, 2], found[count, 3] = k, place, after, angle
                 count += 1
@@ -50,7 +54,7 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
     return found[:count]
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest: int, segment: int) -> Any:
     """One line from `start`: (where the next starts, suspect, holds an HTML entity's shape, holds a "<").
 
@@ -107,7 +111,7 @@ def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest:
     return i, suspect, entity, less
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _may_change(entry: Any, before: Any, starter: Any, combining: Any) -> bool:
     """Whether a character may change, by its entry, those of the character and the starter before it, and the combining
     class that precedes it (0 after a starter)."""
@@ -117,7 +121,7 @@ def _may_change(entry: Any, before: Any, starter: Any, combining: Any) -> bool:
     return (entry & CHANGED) != 0 or composes or needless or 0 < order < combining
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _is_entity(data: Any, i: int, end: int) -> bool:
     """Whether what follows an ampersand, from `i`, is "#" or not, 1 to 24 ASCII letters or digits, and a semicolon."""
     if i < end and data[i] == 35:
@@ -134,7 +138,7 @@ def _is_entity(data: Any, i: int, end: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _decode(data: Any, i: int) -> Any:
     """The code point of valid UTF-8 at `i`, and its bytes."""
     lead = np.int64(data[i])
@@ -181,8 +185,10 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
                 kept = min(run, max(most_blank, 0)) if w > begun else 0
                 counts[k, 2] += run - kept
                 if writes:
-                    out[w : w + kept] = NEWLINE
-                    out[w + kept : w + kept + last - place] = data[place:last]
+                    for i in range(kept):
+                        out[w + i] = NEWLINE
+                    for i in range(last - place):
+                        out[w + kept + i] = data[place + i]
                 w += kept + last - place
                 if stop < end:
                     if writes:
@@ -195,7 +201,7 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
     return sizes, counts
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _strip_blanks(data: Any, start: int, stop: int) -> int:
     """Where the blanks begin that end the line `data[start:stop]`."""
     while stop > start:
@@ -213,7 +219,7 @@ def _strip_blanks(data: Any, start: int, stop: int) -> int:
     return stop
 
 
-@njit(cache=True, nogil=True)
+@leaf
 def _is_wide_blank(a: int, b: int, c: int) -> bool:
     """Whether three bytes are a space of Unicode's Zs: U+1680, U+2000 to U+200A, U+202F, U+205F or U+3000."""
     if a == 0xE2:
