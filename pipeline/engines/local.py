@@ -8,6 +8,7 @@ nothing heavy is imported here before it is needed.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing as mp
 import os
 import signal
@@ -42,6 +43,9 @@ KEPT_MEMORY = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """A worker keeps memory from one batch to the next, where giving it back and asking again costs 0.5 s of 7."""
+
+FEWER_COLLECTIONS = (100_000, 50, 100)
+"""Python's search for cycles takes a tenth of the time that compiling the kernels takes, and frees 15 MB."""
 
 
 class LocalEngine:
@@ -208,6 +212,7 @@ def _no_main() -> Iterator[None]:
 def _serve(pipe: Connection, wide: bool) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(*FEWER_COLLECTIONS)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     from pipeline.engines.work import TaskSpec, run_task
 
