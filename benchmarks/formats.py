@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from stages.train.command import export, packed
+from stages.formats import export_rows
+from stages.packed_rows import METADATA, training_shards
+from stages.train.command import rows_folder
 
 READERS = {
     "nanogpt": """
@@ -59,16 +61,16 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--peer-python", default=sys.executable, help="has megatron-core and mosaicml-streaming")
     given = parser.parse_args()
-    pack, _ = packed(given.run, Path())
-    shards = sorted(pack.glob("part-*.parquet"))
+    pack = rows_folder(given.run)
+    shards = training_shards(pack)
     tables = [pq.read_table(path, columns=["input_ids", "seq_lengths"]) for path in shards]
     rows = [pair for t in tables for pair in zip(t["input_ids"].to_pylist(), t["seq_lengths"].to_pylist(), strict=True)]
-    meta = json.loads(pq.read_metadata(shards[0]).metadata[b"gristmill.pack"])
+    meta = json.loads(pq.read_metadata(shards[0]).metadata[METADATA.encode()])
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows.json").write_text(json.dumps([rows, meta["vocab_size"] <= 1 << 16]))
         for kind, reader in READERS.items():
-            export(given.run, Path(folder) / kind, kind)
+            export_rows(pack, Path(folder) / kind, kind)
             command = [given.peer_python, "-W", "ignore", "-c", START + reader, folder]
             failed += subprocess.run(command, check=False).returncode != 0
     return 1 if failed else 0

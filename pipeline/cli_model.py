@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -52,7 +53,7 @@ def generate(
     from pipeline.queries import model_folder, printable
 
     with guard(), values():
-        pieces = _door("stages.train.generate").generate(
+        pieces = _door("stages.inference.generate").generate(
             model_folder(run),
             prompt,
             max_tokens=tokens,
@@ -106,8 +107,16 @@ def export(
     json_: JsonOpt = False,
 ) -> None:
     """Write a run's model or packed rows as others read them. Example: gristmill export runs/quickstart model."""
+    from pipeline.queries import model_folder
+
     with guard(), values():
-        files = [str(path) for path in _door("stages.train.command").export(run, folder, format_)]
+        if format_ == "hf":
+            shutil.copytree(model_folder(run), folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            written = sorted(folder.iterdir())
+        else:
+            pack = _door("stages.train.command").rows_folder(run)
+            written = _door("stages.formats").export_rows(pack, folder, format_)
+        files = [str(path) for path in written]
         answer(files, as_json=json_, text="\n".join(files))
 
 
@@ -131,7 +140,7 @@ def ablate(
     from pipeline.progress import Progress
     from pipeline.runner import execute
 
-    door = _door("stages.train.ablate")
+    door = _door("stages.ablate.ablate")
     with guard(as_json=json_), values(), interruptible():
         loaded = {path.stem: load_recipe(path) for path in recipes}
         if len(loaded) < len(recipes):
@@ -158,7 +167,7 @@ def evaluate(
     Example: gristmill evaluate runs/quickstart questions.jsonl."""
     from pipeline.queries import model_folder
 
-    door = _door("stages.train.tasks")
+    door = _door("stages.inference.tasks")
     with guard(), values():
         found = door.evaluate(model_folder(run), tasks, weights)
         answer(door.as_json(found), as_json=json_, text=door.as_text(found))
@@ -177,7 +186,7 @@ def bench_inference(
     from pipeline.queries import model_folder
 
     with guard(), values():
-        found = _door("stages.train.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
+        found = _door("stages.inference.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
         answer(found, as_json=json_, text="\n".join(f"{name:<26}{value:,.6g}" for name, value in found.items()))
 
 

@@ -24,6 +24,7 @@ from pipeline.rows import drop_rows
 from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, resolve
 from stages.encoder import Encoder, digest, special_ids
 from stages.kernels.arrow import read_only
+from stages.packed_rows import INTS, METADATA, PACKED
 
 TOKENS = pa.schema(
     [
@@ -37,22 +38,6 @@ TOKENS = pa.schema(
     ]
 )
 """One encoded document on its way to its partition."""
-INTS = pa.list_(pa.field("element", pa.int32(), nullable=False))
-PACKED = pa.schema(
-    [
-        pa.field("input_ids", INTS, nullable=False),
-        pa.field("seq_lengths", INTS, nullable=False),
-        pa.field("doc_ids", pa.list_(pa.string()), nullable=False),
-        pa.field("doc_offsets", pa.list_(pa.int64()), nullable=False),
-        pa.field("sources", pa.list_(pa.string())),
-        pa.field("langs", pa.list_(pa.string())),
-    ]
-)
-"""A packed row. input_ids: exactly L tokens, the padding at the end. Per segment: its length (they add up to the real
-tokens), its document's id, its first token's place in that document, the document's file of origin and language."""
-METADATA = "gristmill.pack"
-"""Key of the file's metadata: JSON with format, sequence_length, algorithm, seed, tokenizer_sha256, bos, eos, bos_id,
-eos_id, pad_id, vocab_size."""
 BATCH_TOKENS = 2 << 20
 HELD_SEED = 0x68656C64
 """Seed of the hash that holds documents out: the same ones in every run, whatever the recipe's seed."""

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as fn
 
-from stages.pack import PACKED
+from stages.packed_rows import METADATA, PACKED
 from stages.train.data import Batch
 from stages.train.model import Shape
 
@@ -105,5 +105,5 @@ def write_rows(path: Path, count: int, meta: dict[str, object], seed: int) -> No
             }
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    schema = PACKED.with_metadata({"gristmill.pack": json.dumps(meta)})
+    schema = PACKED.with_metadata({METADATA: json.dumps(meta)})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=16)

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.rows import DOCUMENT
+from stages.ablate.ablate import interval, measure, windows
+from stages.ablate.held_out import Arm, HeldOut, known
 from stages.encoder import Encoder
-from stages.train.ablate import Arm, HeldOut, interval, known, measure, windows
 from stages.train.model import Model, Shape
 from tests.conftest import Cli
 from tests.oracles_train import tiny_tokenizer

@@ -7,12 +7,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from stages.inference.generate import generate, judged, speculate, until
+from stages.inference.quantise import quantise
 from stages.train.attention import layout
 from stages.train.evaluate import spelling
 from stages.train.export import export, load_model
-from stages.train.generate import Cache, Choice, continue_all, generate, judged, prompt_ids, speculate, text_of, until
 from stages.train.model import Model, Shape
-from stages.train.quantise import quantise
+from stages.train.sample import Cache, Choice, continue_all, prompt_ids, text_of
 from tests.oracles_train import SHAPE, pack_meta, tiny_tokenizer
 
 GREEDY = Choice(temperature=0)

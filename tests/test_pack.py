@@ -15,7 +15,8 @@ from pipeline.stage import Emit, Task
 from stages.encoder import Encoder, digest
 from stages.kernels.arrow import read_only
 from stages.kernels.pack import best_fit, fill, frame
-from stages.pack import METADATA, PACKED, Pack
+from stages.pack import Pack
+from stages.packed_rows import METADATA, PACKED
 from stages.tokenizer_bpe import train_bpe
 from stages.tokenizer_files import save
 from tests import oracles_pack

@@ -8,10 +8,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from stages.train.attention import layout
-from stages.train.export import export
-from stages.train.model import Model, Shape
-from stages.train.tasks import (
+from stages.inference.tasks import (
     Choices,
     Cloze,
     Likelihood,
@@ -22,6 +19,9 @@ from stages.train.tasks import (
     read_questions,
     score,
 )
+from stages.train.attention import layout
+from stages.train.export import export
+from stages.train.model import Model, Shape
 from tests.conftest import Cli
 from tests.oracles_train import pack_meta, tiny_tokenizer
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from stages.formats import export_rows
+from stages.inference.bench import bench_inference
 from stages.train import Train
-from stages.train.bench import bench_inference
 from stages.train.command import packed, settings
 from stages.train.estimate import advice, estimate, flops_per_token, gemm_peak, parameters
 from stages.train.export import export
-from stages.train.formats import export_rows
 from stages.train.loop import shape_of
 from stages.train.model import Model, Shape
 from tests.conftest import Cli

@@ -2,7 +2,7 @@
 
 Reads packed shards and the tokenizer; writes `model/` (Hugging Face layout), `checkpoints/`, `metrics.jsonl`,
 `summary.json`, `samples.json`, `highlights.json`. This module holds the settings only, so that a recipe is checked
-without torch; the work is in `stages.train.loop`.
+without torch; the work is in `stages.train.run`.
 """
 
 from __future__ import annotations
@@ -105,6 +105,6 @@ class Train(Stage):
         return self.model_dump(mode="json", exclude=set(AFTERWARDS))
 
     def _run(self, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
-        from stages.train.loop import train
+        from stages.train.run import train
 
         return train(self, shards, task)

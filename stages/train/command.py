@@ -1,7 +1,7 @@
-"""The trainer's commands on a finished run: train again with other settings, foretell the cost, export.
+"""The trainer's command on a finished run: train again with other settings, or foretell what that would cost.
 
-Reads a run's packed rows, tokenizer and model; `gristmill train` and `gristmill export` call it by name. Under
-`torchrun` every process calls `train`.
+Reads a run's packed rows and tokenizer; `gristmill train` and `gristmill ablate` call it. Under `torchrun` every
+process calls `train`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,29 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.shards import read_manifest
+from pipeline.shards import Manifest, read_manifest
 from pipeline.stage import Task
 from stages.encoder import digest
+from stages.packed_rows import PackedRows, training_shards
 from stages.train import Train
+
+
+def _finished(run: Path) -> dict[Path, Manifest]:
+    """A run's finished stages in order, by folder."""
+    folders = [path.parent for path in sorted(run.glob("*/_manifest.json"))]
+    return {folder: found for folder in folders if (found := read_manifest(folder)) is not None}
+
+
+def rows_folder(run: Path) -> Path:
+    """A run's folder of packed rows; ValueError where there is none."""
+    packs = [folder for folder, manifest in _finished(run).items() if manifest.gives == "rows"]
+    if not packs:
+        raise ValueError(f"{run}: no packed rows here; a recipe needs a `pack` stage for it")
+    return packs[-1]
 
 
 def packed(run: Path, tokenizer: Path | None = None) -> tuple[Path, Path]:
@@ -24,25 +40,20 @@ def packed(run: Path, tokenizer: Path | None = None) -> tuple[Path, Path]:
 
     Raises ValueError where there is none.
     """
-    from stages.train.data import Rows
-
-    folders = [path.parent for path in sorted(run.glob("*/_manifest.json"))]
-    packs = [folder for folder in folders if (found := read_manifest(folder)) is not None and found.gives == "rows"]
-    if not packs:
-        raise ValueError(f"{run}: no packed rows here; a recipe needs a `pack` stage for it")
+    pack = rows_folder(run)
     if tokenizer is not None:
-        return packs[-1], tokenizer
-    wanted = Rows(sorted(packs[-1].glob("part-*.parquet")), 0).meta["tokenizer_sha256"]
+        return pack, tokenizer
+    wanted = PackedRows(training_shards(pack)).meta["tokenizer_sha256"]
     own = [file for file in sorted(run.glob("*/tokenizer.json")) if digest(file) == wanted]
     if not own:
         raise ValueError(f"{run}: the tokenizer is not in the run; name it with --tokenizer")
-    return packs[-1], own[0]
+    return pack, own[0]
 
 
 def settings(run: Path, changes: Sequence[str]) -> Train:
     """The settings of the run's own `train` stage, or the defaults, with `name=value` changes; ValueError tells."""
-    found = [read_manifest(path.parent) for path in sorted(run.glob("*/_manifest.json"))]
-    return settings_of(next((m.settings for m in reversed(found) if m is not None and m.use == "train"), {}), changes)
+    trained = [manifest.settings for manifest in _finished(run).values() if manifest.use == "train"]
+    return settings_of(trained[-1] if trained else {}, changes)
 
 
 def settings_of(base: Mapping[str, Any], changes: Sequence[str]) -> Train:
@@ -72,12 +83,12 @@ def train(run: Path, out: Path, changes: Sequence[str], seed: int, tokenizer: Pa
 
 def train_into(stage: Train, pack: Path, tokenizer: Path, out: Path, seed: int) -> None:
     """Trains on a folder of packed rows into `out`, or goes on there."""
-    from stages.train import loop
+    from stages.train import run
 
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         task = Task("train", seed, 0, 1, out, Path(scratch), artifacts={"tokenizer": tokenizer}, report=_tell)
-        loop.train(stage, sorted(pack.glob("part-*.parquet")), task)
+        run.train(stage, training_shards(pack), task)
 
 
 def _tell(news: Mapping[str, Any]) -> None:
@@ -90,30 +101,12 @@ def plan(
 ) -> tuple[Mapping[str, Any], list[str]]:
     """What `train` would cost, as numbers and as lines. budget: operations; without, those of the run itself."""
     from stages.train import estimate, loop
-    from stages.train.data import Rows
     from stages.train.parallel import World
 
-    stage, (folder, _) = settings(run, changes), packed(run, tokenizer)
-    rows, device = Rows(sorted(folder.glob("part-*.parquet")), 0), World().device
+    stage, device = settings(run, changes), World().device
+    rows = PackedRows(training_shards(packed(run, tokenizer)[0]))
     shape = loop.shape_of(stage, rows.meta["vocab_size"])
     steps = loop.steps_of(stage, rows)
     cost = estimate.estimate(shape, stage.batch, rows.length, steps, loop.dtype_of(stage, device), device)
     advice = estimate.advice(shape, budget or cost.flops, rows.total * rows.length)
-    return estimate.as_dict(cost), [*cost.lines(), *advice]
-
-
-def export(run: Path, folder: Path, kind: str) -> list[Path]:
-    """Writes a run's model ("hf") or packed rows ("nanogpt", "megatron", "mds") into a folder; the files written."""
-    if kind != "hf":
-        from stages.train.formats import WRITERS, export_rows
-
-        if kind not in WRITERS:
-            raise ValueError(f"--format {kind}: known are hf, {', '.join(WRITERS)}")
-        return export_rows(packed(run, Path())[0], folder, kind)
-    models = sorted(run.glob("*/model/config.json")) + sorted(run.glob("model/config.json"))
-    if not models:
-        raise ValueError(f"{run}: no trained model here; a recipe needs a `train` stage for it")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(models[-1].parent.iterdir()):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return sorted(folder.iterdir())
+    return asdict(cost), [*cost.lines(), *advice]

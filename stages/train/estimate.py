@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -112,8 +112,3 @@ def advice(shape: Shape, flops: float, available: int) -> list[str]:
             "a smaller model, or more data"
         )
     return lines
-
-
-def as_dict(cost: Estimate) -> dict[str, float]:
-    """For programs."""
-    return asdict(cost)

@@ -1,8 +1,8 @@
-"""Training, from the first step or from the newest checkpoint, to the model on disk.
+"""The steps of a training, from the first or from the newest checkpoint to the last.
 
-Reads packed shards and the tokenizer; writes everything of the stage's folder. The loss is averaged over the labelled
-tokens of the global batch, which is the same whatever number of processes and parts share it. A run that was stopped
-and is run again ends with the same bits, on as many threads and processes: a sum's order depends on them.
+Reads batches of packed rows; writes checkpoints and `metrics.jsonl`. The loss is averaged over the labelled tokens of
+the global batch, which is the same whatever number of processes and parts share it. A run that was stopped and is run
+again ends with the same bits, on as many threads and processes: a sum's order depends on them.
 """
 
 from __future__ import annotations
@@ -16,25 +16,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from stages.encoder import digest, tokenizer_file
+from stages.packed_rows import PackedRows
 from stages.train import checkpoint
 from stages.train.attention import Layout, layout
 from stages.train.data import Batch, Rows, ahead
 from stages.train.estimate import flops_per_token, gemm_peak
-from stages.train.evaluate import HeldOut, spelling
-from stages.train.export import export, write_json
-from stages.train.generate import Choice, continue_all, prompt_ids, text_of
+from stages.train.evaluate import HeldOut
 from stages.train.model import Model, Shape
-from stages.train.ngram import Ngrams, training_batches
 from stages.train.optim import Guard, Optimizer, clip, rate_at
 from stages.train.parallel import World, like, whole
 
@@ -46,44 +41,6 @@ REPORT_SECONDS = 0.5
 TOLD = ("step", "steps", "loss", "tokens_per_second", "seconds_left")
 """What a person watching is told; metrics.jsonl has all."""
 Part = tuple[Batch, Layout]
-
-
-def train(stage: Train, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
-    """Trains and writes everything into `task.folder`. Returns counters: steps, tokens (labelled ones), parameters."""
-    world, rows = World(), Rows(shards, task.seed)
-    file = tokenizer_file(task.artifacts["tokenizer"])
-    if rows.meta["tokenizer_sha256"] != digest(file):
-        raise ValueError(f"{shards[0].parent} was packed with another tokenizer than {file}")
-    tokenizer = Tokenizer.from_file(str(file))
-    held = _held_out(shards, stage, tokenizer)
-    model = Model(shape_of(stage, rows.meta["vocab_size"]), task.seed, dtype_of(stage, world.device)).to(world.device)
-    before = held.measure(model, world) if held else {}
-    loop = Loop(stage, task, model, rows, held, world)
-    after = loop.run()
-    weights = {name: whole(value).cpu() for name, value in model.state_dict().items()}
-    if world.rank == 0:
-        summary = {
-            "parameters": sum(weight.numel() for weight in weights.values()),
-            "steps": loop.steps,
-            "tokens": loop.tokens,
-            "refused_steps": loop.guard.refused,
-            "loss": round(loop.loss, 4),
-        }
-        counted = Ngrams(training_batches(rows), rows.meta["vocab_size"]) if held else None
-        scores = {**_scores(before, after), **held.baselines(counted)} if held and counted else {}
-        write_json(task.folder / "summary.json", {**summary, **({"validation": scores} if scores else {})})
-        export(model.shape, weights, task.folder / "model", file, rows.meta)
-        plain = Model(model.shape, dtype=model.dtype)
-        plain.load_state_dict(weights)
-        texts = _samples(stage, task.seed, plain, tokenizer, rows.meta)
-        write_json(task.folder / "samples.json", texts)
-        write_json(task.folder / "highlights.json", _highlights(summary, scores, texts))
-    world.wait()
-    return {
-        "steps": loop.steps,
-        "tokens": loop.tokens,
-        "parameters": sum(weight.numel() for weight in weights.values()),
-    }
 
 
 class Loop:
@@ -166,23 +123,21 @@ class Loop:
 
     def advance(self, parts: Sequence[Part]) -> tuple[float, bool]:
         """One optimiser step; the norm of its gradient before clipping, and whether some process is to stop."""
-        rate = self.stage.lr * rate_at(
-            self.step,
-            self.steps,
-            self.stage.warmup,
-            self.stage.min_lr,
-            self.stage.decay if self.stage.schedule == "wsd" else None,
-        )
         known = sum(batch.known() for batch, _ in parts)
         counts = self.world.total(torch.tensor([known, self.stopping], device=self.world.device)).tolist()
         loss = self.gradients(parts, counts[0])
         norm = clip(self.model.parameters(), self.stage.clip)
         self.loss = float(self.world.total(loss))
         if not self.guard.refuses(self.loss, norm):
-            self.optimizer.step(rate)
+            self.optimizer.step(self._rate())
         self.optimizer.clear()
         self.step, self.tokens = self.step + 1, self.tokens + counts[0]
         return norm, bool(counts[1])
+
+    def _rate(self) -> float:
+        stage = self.stage
+        decay = stage.decay if stage.schedule == "wsd" else None
+        return stage.lr * rate_at(self.step, self.steps, stage.warmup, stage.min_lr, decay)
 
     def gradients(self, parts: Sequence[Part], known: int) -> Tensor:
         """Adds up the gradients of the mean over all processes' `known` labelled tokens; this process's share of it."""
@@ -195,12 +150,12 @@ class Loop:
             total += loss.detach()
         return total
 
-    def _later(self, *, last: bool) -> Any:
+    def _later(self, *, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged after the last part only."""
         if self.world.size > 1 and self.stage.spread == "fsdp":
             self.forward.set_requires_gradient_sync(last)  # type: ignore[operator]
         elif self.world.size > 1 and not last:
-            return self.forward.no_sync()  # type: ignore[operator]
+            return self.forward.no_sync()  # type: ignore[operator, no-any-return]
         return nullcontext()
 
     def save(self, scores: Mapping[str, float]) -> None:
@@ -263,7 +218,7 @@ def shape_of(stage: Train, vocab: int) -> Shape:
     return Shape(vocab, stage.depth, width, heads, kv_heads, ffn, stage.qk_norm, stage.rope_theta, stage.tied)
 
 
-def steps_of(stage: Train, rows: Rows) -> int:
+def steps_of(stage: Train, rows: PackedRows) -> int:
     """Steps in all."""
     return stage.max_steps or max(1, round(stage.epochs * rows.total / stage.batch))
 
@@ -276,52 +231,6 @@ def dtype_of(stage: Train, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _held_out(shards: Sequence[Path], stage: Train, tokenizer: Tokenizer) -> HeldOut | None:
-    """The validation rows that `pack` left beside its shards; None where it held nothing out."""
-    found = sorted((shards[0].parent / "validation").glob("[!.]*.parquet"))
-    files = [path for path in found if pq.read_metadata(path).num_rows]
-    if not files:
-        return None
-    return HeldOut.of(Rows(files, 0).in_order(stage.validation_rows, 8), spelling(tokenizer))
-
-
-def _scores(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
-    scores: dict[str, Any] = {"bits_per_byte_before": round(before[""], 4), "bits_per_byte_after": round(after[""], 4)}
-    return scores | {"bits_per_byte": {name: round(score, 4) for name, score in after.items() if name}}
-
-
-def _samples(
-    stage: Train, seed: int, model: Model, tokenizer: Tokenizer, meta: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    """Each prompt and what the model makes of it."""
-    length, spelt = meta["sequence_length"], spelling(tokenizer)
-    prompts = [
-        prompt_ids(tokenizer, text, meta["bos_id"], max(length - stage.sample_tokens, 2)) for text in stage.prompts
-    ]
-    if not prompts:
-        return []
-    count = min(stage.sample_tokens, length - max(map(len, prompts)))
-    turns = list(continue_all(model, prompts, count, Choice(0.7, 40, 0.95), meta["eos_id"], seed))
-    tokens = [[one for one in column if one is not None] for column in zip(*turns, strict=True)]
-    return [
-        {"prompt": prompt, "text": prompt + "".join(text_of(ids, spelt))}
-        for prompt, ids in zip(stage.prompts, tokens, strict=True)
-    ]
-
-
-def _highlights(
-    summary: Mapping[str, float], scores: Mapping[str, Any], texts: Sequence[Mapping[str, str]]
-) -> dict[str, str]:
-    """What a person wants to see first."""
-    notes = {"model": f"{summary['parameters']:,} parameters, {summary['tokens']:,} tokens, loss {summary['loss']}"}
-    if scores:
-        notes["validation bits per byte"] = (
-            f"{scores['bits_per_byte_before']} before training, {scores['bits_per_byte_after']} after; "
-            f"xz -9e on the same bytes {scores['xz_bits_per_byte']}, a trigram model {scores['trigram_bits_per_byte']}"
-        )
-    return notes | {f"sample {text['prompt']!r}": text["text"] for text in texts}
 
 
 @contextmanager

@@ -56,11 +56,6 @@ class World:
         fully_shard(model)
         return model
 
-    def close(self) -> None:
-        """Leaves the others."""
-        if self.size > 1:
-            dist.destroy_process_group()
-
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor or a share of one → all of it; all processes must ask."""

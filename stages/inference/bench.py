@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from stages.train.generate import Cache, Weights, ready
+from stages.inference.generate import Weights, ready
 from stages.train.model import Model
+from stages.train.sample import Cache
 
 BANDWIDTH_BYTES = 128 << 20
 ROUNDS = 3

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from stages.inference.generate import Weights, ready
 from stages.train.attention import layout
-from stages.train.generate import Weights, ready
 from stages.train.loss import CHUNK
 from stages.train.model import Model
 

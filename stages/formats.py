@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.train.data import Group, Rows
+from stages.packed_rows import Group, PackedRows, held_out_shards, training_shards
 
 MEGATRON = b"MMIDIDX\x00\x00" + struct.pack("<Q", 1)
 """Magic and version of an .idx (NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py)."""
 MEGATRON_TYPES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 
 
-def nanogpt(rows: Rows, folder: Path, name: str) -> None:
+def nanogpt(rows: PackedRows, folder: Path, name: str) -> None:
     """`NAME.bin`: all tokens, segment after segment, without a header, as uint16 or uint32 (nanoGPT, train.py)."""
     wide = np.uint16 if rows.meta["vocab_size"] <= 1 << 16 else np.uint32
     with (folder / f"{name}.bin").open("wb") as file:
@@ -30,7 +30,7 @@ def nanogpt(rows: Rows, folder: Path, name: str) -> None:
             file.write(_tokens(group).astype(wide).tobytes())
 
 
-def megatron(rows: Rows, folder: Path, name: str) -> None:
+def megatron(rows: PackedRows, folder: Path, name: str) -> None:
     """`NAME.bin` and `NAME.idx`: each segment a sequence and a document of its own."""
     narrow = np.dtype(np.uint16 if rows.meta["vocab_size"] <= 1 << 16 else np.int32)
     lengths = []
@@ -46,7 +46,7 @@ def megatron(rows: Rows, folder: Path, name: str) -> None:
             file.write(array.tobytes())
 
 
-def mds(rows: Rows, folder: Path, name: str) -> None:
+def mds(rows: PackedRows, folder: Path, name: str) -> None:
     """`NAME/`: an MDS shard per row group, samples of `tokens` and `seq_lengths` (mosaicml/streaming, format/mds)."""
     narrow = "uint16" if rows.meta["vocab_size"] <= 1 << 16 else "int32"
     about: dict[str, object] = {
@@ -83,9 +83,8 @@ def _mds_shard(samples: Sequence[bytes], about: bytes) -> bytes:
     return struct.pack("<I", len(samples)) + offsets.tobytes() + about + b"".join(samples)
 
 
-def _groups(rows: Rows) -> Iterator[Group]:
-    for number in range(len(rows.groups)):
-        yield rows.group(number)
+def _groups(rows: PackedRows) -> Iterator[Group]:
+    return map(rows.group, range(len(rows.groups)))
 
 
 def _tokens(group: Group) -> NDArray[np.int32]:
@@ -94,14 +93,18 @@ def _tokens(group: Group) -> NDArray[np.int32]:
     return group.ids[np.arange(group.ids.shape[1]) < real[:, None]]
 
 
-WRITERS: Mapping[str, Callable[[Rows, Path, str], None]] = {"nanogpt": nanogpt, "megatron": megatron, "mds": mds}
+WRITERS: Mapping[str, Callable[[PackedRows, Path, str], None]] = {"nanogpt": nanogpt, "megatron": megatron, "mds": mds}
 
 
 def export_rows(pack: Path, folder: Path, kind: str) -> list[Path]:
-    """Writes a `pack` folder's rows as `train` and its held-out rows as `val`; the files written."""
+    """Writes a `pack` folder's rows as `train` and its held-out rows as `val`; the files written.
+
+    kind: "nanogpt", "megatron" or "mds", else a ValueError.
+    """
+    if kind not in WRITERS:
+        raise ValueError(f"--format {kind}: known are hf, {', '.join(WRITERS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    splits = {"train": sorted(pack.glob("part-*.parquet")), "val": sorted((pack / "validation").glob("[!.]*.parquet"))}
-    for name, shards in splits.items():
+    for name, shards in {"train": training_shards(pack), "val": held_out_shards(pack)}.items():
         if shards:
-            WRITERS[kind](Rows(shards, 0), folder, name)
+            WRITERS[kind](PackedRows(shards), folder, name)
     return sorted(path for path in folder.rglob("*") if path.is_file())
