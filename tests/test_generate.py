@@ -1,5 +1,7 @@
 """Generation: the cache gives what the whole gives, choices keep their bounds, no half characters, no stop strings."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,11 @@ def loud(shape: Shape, seed: int = 2) -> Model:
     with torch.no_grad():
         model.head.mul_(20)
     return model
+
+
+def test_threads_are_set_up_before_torch_is_loaded() -> None:
+    code = "import os, sys, stages.inference; assert 'GOMP_SPINCOUNT' in os.environ and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="module")

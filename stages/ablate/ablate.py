@@ -71,9 +71,7 @@ def ablate(
     """
     stage = settings_of(base, changes)
     arms = [Arm.of(name, run) for name, run in runs.items()]
-    lengths = {arm.rows().length for arm in arms}
-    if len(lengths) > 1:
-        raise ValueError(f"rows of {sorted(lengths)} tokens: `sequence_length` must be the same in all recipes")
+    length = _length(arms)
     steps = min(steps_of(stage, arm.rows()) for arm in arms)
     stage = stage.model_copy(update={"max_steps": steps, "prompts": ()})
     held = hold_out(arms, files)
@@ -88,8 +86,16 @@ def ablate(
     for one in found[1:]:
         one["difference"] = interval(np.subtract(one["bits_per_byte"], found[0]["bits_per_byte"]))
     size = {"documents": len(held.langs), "bytes": int(held.sizes.sum()), "left_out": held.left_out}
-    tokens = steps * stage.batch * lengths.pop()
+    tokens = steps * stage.batch * length
     return {"held_out": size, "tokens": tokens, "steps": steps, "seeds": seeds, "recipes": found}
+
+
+def _length(arms: Sequence[Arm]) -> int:
+    """Tokens of a row, which must be the same for all."""
+    lengths = {arm.rows().length for arm in arms}
+    if len(lengths) > 1:
+        raise ValueError(f"rows of {sorted(lengths)} tokens: `sequence_length` must be the same in all recipes")
+    return lengths.pop()
 
 
 def _result(arm: Arm, stage: Train, held: HeldOut, seed: int, folder: Path, tell: Tell) -> list[float]:

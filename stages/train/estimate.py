@@ -40,10 +40,10 @@ def flops_per_token(shape: Shape, seen: float) -> float:
     return 6.0 * (_blocks(shape) + shape.vocab * shape.width) + 12.0 * shape.depth * shape.heads * shape.head * seen
 
 
-def gemm_peak(dtype: torch.dtype, device: torch.device, size: int = 1024, rounds: int = 8) -> float:
-    """Operations per second of square matrix products: the best of a few."""
+def gemm_peak(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
+    """Operations per second of square matrix products: the best of nine."""
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    return 2 * size**3 / min(_seconds(lambda: a @ b, device) for _ in range(rounds + 1))
+    return 2 * size**3 / min(_seconds(lambda: a @ b, device) for _ in range(9))
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -83,10 +83,9 @@ class Loop:
             return {}
         tensors, state = found
         own = self.model.state_dict()
-        weights = {name.removeprefix("model:"): value for name, value in tensors.items() if name.startswith("model:")}
+        weights = _named("model:", tensors)
         self.model.load_state_dict({name: like(value, own[name]) for name, value in weights.items()})
-        prefix = "optimizer:"
-        self.optimizer.load({n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)})
+        self.optimizer.load(_named("optimizer:", tensors))
         return state
 
     def run(self) -> dict[str, float]:
@@ -94,24 +93,23 @@ class Loop:
 
         SIGTERM, in any process, saves a checkpoint after the step under way and exits with 143.
         """
-        meter = _Meter(self)
-        batches = ahead(self._parts, range(self.step, self.steps))
-        scores: dict[str, float] = {}
+        meter, scores = _Meter(self), dict[str, float]()
         with _on_sigterm(self._stop), _metrics(self.task.folder / "metrics.jsonl", self.step, self.world) as metrics:
-            for parts in batches:
+            for parts in ahead(self._parts, range(self.step, self.steps)):
                 norm, stopping = self.advance(parts)
                 news = meter.news(parts, norm)
-                last = self.step == self.steps
-                if last or self.step % self.stage.checkpoint_every == 0 or stopping:
-                    scores = self.held.measure(self.model, self.world) if self.held and not stopping else {}
+                if stopping or self.step == self.steps or self.step % self.stage.checkpoint_every == 0:
+                    scores = {} if stopping else self._measured()
                     news |= {"bits_per_byte": scores} if scores else {}
                     self.save(scores)
                 metrics(news)
                 if stopping:
                     raise SystemExit(128 + signal.SIGTERM)
-        if self.held and not scores:
-            scores = self.held.measure(self.model, self.world)
-        return scores
+        return scores or self._measured()
+
+    def _measured(self) -> dict[str, float]:
+        """Bits per byte by group, of now; none where nothing is held out."""
+        return self.held.measure(self.model, self.world) if self.held else {}
 
     def _parts(self, step: int) -> list[Part]:
         """This process's parts of a batch, in order."""
@@ -171,6 +169,11 @@ class Loop:
         self.stopping = True
 
 
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins so, by what follows."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 class _Meter:
     """How fast it goes."""
 
@@ -182,10 +185,7 @@ class _Meter:
     def news(self, parts: Sequence[Part], norm: float) -> dict[str, Any]:
         """What is to be told of the step that was just taken; also tells the person watching."""
         loop, now = self.loop, time.perf_counter()
-        tokens = sum(len(batch.ids) for batch, _ in parts) * loop.world.size
-        seen = sum(float(batch.positions.sum()) for batch, _ in parts) / sum(len(batch.ids) for batch, _ in parts)
-        self.tokens += tokens
-        self.flops += tokens * flops_per_token(loop.model.shape, seen + 1)
+        self._count([batch for batch, _ in parts])
         spent = now - self.began
         news = {
             "step": loop.step,
@@ -203,6 +203,13 @@ class _Meter:
             loop.task.report({name: news[name] for name in TOLD})
             self.told = now
         return news
+
+    def _count(self, batches: Sequence[Batch]) -> None:
+        """Tokens and operations of a step; other processes' are taken to be as many."""
+        own = sum(len(batch.ids) for batch in batches)
+        seen = sum(float(batch.positions.sum()) for batch in batches) / own
+        self.tokens += own * self.loop.world.size
+        self.flops += own * self.loop.world.size * flops_per_token(self.loop.model.shape, seen + 1)
 
 
 def _memory(device: torch.device) -> int:

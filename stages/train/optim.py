@@ -31,7 +31,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, kind: Literal["adamw", "muon"], rate: float, decay: float) -> None:
         self.names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
         inside = [w for w, n in self.names.items() if kind == "muon" and w.dim() == 2 and ".layers." in n]
-        rest = [w for w in self.names if not any(w is one for one in inside)]
+        rest = [w for w in self.names if w not in set(inside)]
         groups = [
             {"params": [w for w in rest if w.dim() == 2], "weight_decay": decay},
             {"params": [w for w in rest if w.dim() != 2], "weight_decay": 0.0},

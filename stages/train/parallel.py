@@ -16,8 +16,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stages.train.model import Model
 
-Spread = Literal["ddp", "fsdp"]
-
 
 class World:
     """This process's place: rank of size, and its device."""
@@ -43,7 +41,7 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def spread(self, model: Model, how: Spread) -> torch.nn.Module:
+    def spread(self, model: Model, how: Literal["ddp", "fsdp"]) -> torch.nn.Module:
         """The module to call forward on: the model itself, or it in DDP; with FSDP2 its weights become shares."""
         if self.size == 1:
             return model
