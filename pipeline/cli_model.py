@@ -1,6 +1,7 @@
 """The commands that need a model: train one, write with it, question it, measure it, compare recipes by it.
 
-Each makes one call into the trainer, whose modules are loaded by name: the engine room knows no stage.
+Each makes a call or two into the trainer, or into what uses its models; their modules are loaded by name: the engine
+room knows no stage.
 """
 
 from __future__ import annotations
@@ -191,6 +192,5 @@ def bench_inference(
 
 
 def _door(name: str) -> Any:
-    """A module of the trainer, loaded by name: the engine room knows no stage."""
-
+    """A module of `stages`, loaded by name: the engine room knows no stage."""
     return importlib.import_module(name)
