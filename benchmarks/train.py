@@ -1,13 +1,13 @@
 """How fast a model trains here, beside transformers' Llama and litgpt's GPT of the same shape, on the same tokens.
 
-Runs: python -m benchmarks.train [--threads 2] [--rounds 3] [--peer-python PYTHON]; all of it takes about ten minutes on
-two cores. The peers' Python has torch of the version here, transformers, and litgpt with what it imports (lightning,
-torchmetrics, jsonargparse, huggingface_hub, safetensors; install litgpt with --no-deps and those beside it, or pip may
-change torch); nothing of Gristmill's is needed there. Without one, transformers runs here and litgpt is left out.
-Compiling needs a C++ compiler.
+Runs: python -m benchmarks.train [--threads 2] [--rounds 3] [--peer-python PYTHON]; meant to end in about ten minutes on
+two quiet cores. The peers' Python has torch of the version here, transformers, and litgpt with what it imports
+(lightning, torchmetrics, jsonargparse, huggingface_hub, safetensors; install litgpt with --no-deps and those beside it,
+or pip may change torch); nothing of Gristmill's is needed there. Without one, transformers runs here and litgpt is left
+out. Compiling needs a C++ compiler.
 
 Each step is forward, backward, clipping and fused AdamW on 8 rows of 512 tokens, 4 layers, width 256, vocabulary 8192,
-tied embeddings. Peers see whole rows; ours also documents of real lengths, within which attention stays. Every
+tied embeddings. Peers see whole rows; ours also documents of lognormal length, in which attention stays. Every
 contender runs in a process of its own, in turn, several rounds. Ours has the environment that `stages.train` sets
 before torch is loaded; a peer is tried with that and with torch's own, and goes on with the one that was faster for it.
 Prints the median over rounds of each process's median step: tokens per second, CPU seconds (which a busy machine
