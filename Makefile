@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+TRAIN_PEERS := .venv-train-peers
 
 .PHONY: quickstart test bench bench-train install clean
 
@@ -21,8 +22,8 @@ bench: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python -m benchmarks $(or $(CORPORA),$(error CORPORA is missing: a folder of english, chinese, multi, code and \
 	neardup_truth)) --peer-python $(PEERS)/bin/python $(if $(QUICK),--quick --out runs/quick-results.md)
 
-bench-train: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.train
+bench-train: $(VENV)/.installed $(TRAIN_PEERS)/.installed
+	$(BIN)/python -m benchmarks.train --peer-python $(TRAIN_PEERS)/bin/python
 
 install: $(VENV)/.installed
 
@@ -37,5 +38,11 @@ $(PEERS)/.installed: benchmarks/peers.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	touch $@
 
+$(TRAIN_PEERS)/.installed: benchmarks/train-peers.txt constraints.txt
+	test -x $(TRAIN_PEERS)/bin/python || $(PYTHON) -m venv $(TRAIN_PEERS)
+	$(TRAIN_PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/train-peers.txt -c constraints.txt
+	$(TRAIN_PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps litgpt==0.5.13
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) runs
+	rm -rf $(VENV) $(PEERS) $(TRAIN_PEERS) runs
