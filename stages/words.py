@@ -142,7 +142,7 @@ def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
 
     splits, pattern: bit k is set where a word begins at character k; 0 for none.
     """
-    from stages.kernels.chunks import EXCEPTION, PATTERN, TAIL
+    from stages.kernels.chunks import EXCEPTION, HEAD, PATTERN, TAIL
 
     rows: dict[str, list[int]] = {}
     for text, splits, pattern in rules()["exceptions"]:
@@ -156,10 +156,14 @@ def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         while known[slot, 0]:
             slot = slot + 1 & 4095
         known[slot] = [word_hash(text), *row]
-        sign = data[0] * 67 + data[-1] * 5 + len(data) * 1201 & 8191
         for value, kind in zip(row, (EXCEPTION, PATTERN, TAIL), strict=True):
-            signs[sign] |= np.uint8(kind if value else 0)
+            signs[_sign(data)] |= np.uint8(kind if value else 0)
+        signs[_sign(data[:2])] |= np.uint8(HEAD if row[1] else 0)
     return known, signs
+
+
+def _sign(data: bytes) -> int:
+    return data[0] * 67 + data[-1] * 5 + len(data) * 1201 & 8191
 
 
 def _bits(cuts: list[int]) -> int:

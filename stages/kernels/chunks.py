@@ -13,11 +13,11 @@ import numpy as np
 from numba import njit
 
 PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST = (1 << bit for bit in range(2, 12))
-SINGLE, INNER, DIGIT = 1 << 17, 1 << 19, 1 << 20
+SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(17, 21))
 """Bits of a character's class; `stages.words` says what each means."""
-EXCEPTION, PATTERN, TAIL = np.int64(1), np.int64(2), np.int64(4)
+EXCEPTION, PATTERN, TAIL, HEAD = map(np.int64, (1, 2, 4, 8))
 """What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
-what goes as a suffix after a digit."""
+what goes as a suffix after a digit; the first two bytes of one to be sought."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """The multiplier of a word's hash."""
 PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
@@ -28,7 +28,8 @@ LONGEST, LONGEST_TAIL = 32, 5
 """Bytes of the longest exception (at most), characters of the longest TAIL."""
 
 leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
+inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -44,14 +45,20 @@ def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles
     scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
     count = np.int64(0)
     for j in range(len(left)):
-        n = _load(data, left[j, 0], left[j, 1], table, scratch)
-        _cut(data, known, signs, scratch, cuts, n, singles)
-        for k in range(n):
-            if cuts[k]:
-                starts[count] = scratch[k, 2]
-                ends[count - 1 if k > 0 else count] = scratch[k, 2]
-                count += 1
-        ends[count - 1] = left[j, 1]
+        n, some = _load(data, left[j, 0], left[j, 1], table, scratch)
+        _cut(data, known, signs, scratch, cuts, n, some)
+        words = _list(scratch, cuts, n)
+        if _may_merge(data, signs, scratch, words):
+            _merge(data, known, signs, scratch, cuts, n, words)
+            words = _list(scratch, cuts, n)
+        if singles and some & SINGLE:
+            for k in range(n):
+                if scratch[k, 1] & SINGLE:
+                    cuts[k] = cuts[k + 1] = 1
+            words = _list(scratch, cuts, n)
+        for word in range(words):
+            starts[count + word], ends[count + word] = scratch[scratch[word, 3], 2], scratch[scratch[word + 1, 3], 2]
+        count += words
         firsts[j + 1] = count
     return firsts
 
@@ -68,7 +75,7 @@ def _decode(data: Any, i: int) -> Any:
     return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
 
 
-@leaf
+@inlined
 def _sign(data: Any, start: int, end: int) -> Any:
     """A candidate's place in `signs`."""
     return (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
@@ -88,64 +95,63 @@ def _hash(data: Any, start: int, end: int) -> Any:
     return state
 
 
-@leaf
-def _find(known: Any, key: Any) -> Any:
-    """The row of `known` with this hash, or -1."""
-    mask = len(known) - 1
-    slot = np.int64(key >> np.uint64(40)) & mask
-    while known[slot, 0] != 0:
-        if known[slot, 0] == key:
-            return slot
-        slot = (slot + 1) & mask
-    return -1
-
-
-@leaf
+@inlined
 def _lookup(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int, kind: int) -> Any:
     """The row of `known` for characters a to b of the chunk if they are of this kind, else -1."""
     start, end = scratch[a, 2], scratch[b, 2]
     if a >= b or end - start > LONGEST or not signs[_sign(data, start, end)] & kind:
-        return -1
-    slot = _find(known, _hash(data, start, end))
-    if slot >= 0 and known[slot, 1 if kind == EXCEPTION else 2 if kind == PATTERN else 3] == 0:
-        return -1
-    return slot
+        return np.int64(-1)
+    return _find(data, known, start, end, kind)
+
+
+@leaf
+def _find(data: Any, known: Any, start: int, end: int, kind: int) -> Any:
+    """The row of `known` for some bytes if they are of this kind, else -1."""
+    mask, key = len(known) - 1, _hash(data, start, end)
+    slot = np.int64(key >> np.uint64(40)) & mask
+    while known[slot, 0] != 0:
+        if known[slot, 0] == key:
+            return slot if known[slot, 1 if kind == EXCEPTION else 2 if kind == PATTERN else 3] != 0 else np.int64(-1)
+        slot = (slot + 1) & mask
+    return np.int64(-1)
 
 
 @leaf
 def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
-    """A chunk's characters → scratch rows (code point, class, where it starts), one more row for the end; how many."""
-    n, i = np.int64(0), start
+    """A chunk's characters → scratch rows (code point, class, where it starts), one more row for the end: (how many,
+    all their classes)."""
+    n, i, some = np.int64(0), start, np.uint32(0)
     while i < end:
         code, width = np.int64(data[i]), 1
         if code >= 0x80:
             code, width = _decode(data, i)
-        scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, table[code], i
+        entry = table[code]
+        scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, entry, i
+        some |= entry
         n += 1
         i += width
     scratch[n, 0], scratch[n, 1], scratch[n, 2] = 0, 0, end
-    return n
+    return n, some
 
 
 @leaf
-def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, singles: bool) -> None:
-    """Marks in `cuts` where the words of a chunk of n characters begin."""
-    cuts[: n + 1] = 0
+def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, some: Any) -> None:
+    """Marks in `cuts` where the words of a chunk of n characters begin. some: all their classes."""
+    for k in range(1, n + 1):
+        cuts[k] = 0
     cuts[0] = 1
-    a, b, last, special = n - n, n, -1, -1
-    while a < b and b - a != last:
-        special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
-        if special >= 0:
-            break
-        last = b - a
-        before = _prefix(scratch, a, b)
+    a, b, last = n - n, n, n - n - 1
+    special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
+    while special < 0 and a < b and b - a != last:
+        last, before, after = b - a, np.int64(0), np.int64(0)
+        if scratch[a, 1] & EDGE or scratch[a, 0] in (UPPER_C, UPPER_A, UPPER_U):
+            before = _prefix(scratch, a, b)
         if before > 0:
             special = _lookup(data, known, signs, scratch, a + before, b, EXCEPTION)
-            if special >= 0:
-                a += before
-                cuts[a] = 1
-                break
-        after = _suffix(data, known, signs, scratch, a + before, b)
+        if special < 0 and a + before < b and _may_end(scratch, b):
+            after = _suffix(scratch, a + before, b)
+        if special < 0 and a + before < b and some & DIGIT:
+            after = _tail(data, known, signs, scratch, a + before, b, after)
         if after > 0:
             special = _lookup(data, known, signs, scratch, a, b - after, EXCEPTION)
             b -= after
@@ -154,16 +160,19 @@ def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, sin
                 break
         a += before
         cuts[a] = 1
+        if before > 0 and after > 0:
+            special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
     cuts[n] = 0
     if special >= 0:
         _mark(cuts, a, b, known[special, 1])
-    elif a < b:
+    elif a < b and some & INNER:
         _cut_infixes(scratch, cuts, a, b)
-    _merge(data, known, signs, scratch, cuts, n)
-    if singles:
-        for k in range(n):
-            if scratch[k, 1] & SINGLE:
-                cuts[k] = cuts[k + 1] = 1
+
+
+@inlined
+def _may_end(scratch: Any, b: int) -> Any:
+    """Whether characters up to b may have a suffix that is no TAIL."""
+    return scratch[b - 1, 1] & EDGE or scratch[b - 1, 0] in (LOWER_S, UPPER_S, ELLIPSIS)
 
 
 @leaf
@@ -195,10 +204,8 @@ def _prefix(scratch: Any, a: int, b: int) -> Any:
 
 
 @leaf
-def _suffix(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int) -> Any:
-    """Characters of the longest suffix of characters a to b."""
-    if a >= b:
-        return 0
+def _suffix(scratch: Any, a: int, b: int) -> Any:
+    """Characters of the longest suffix of characters a to b but for a TAIL."""
     code, entry = scratch[b - 1, 0], scratch[b - 1, 1]
     before = scratch[b - 2, 1] if b - 2 >= a else 0
     best = 1 if entry & SUFFIX else 0
@@ -220,10 +227,16 @@ def _suffix(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int) -> 
             best = 2
     elif code == PLUS and before & DIGIT:
         best = 1
+    return best
+
+
+@leaf
+def _tail(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int, best: int) -> Any:
+    """Characters of the TAIL that characters a to b end with, if it is longer than the best suffix so far."""
     for digit in range(b - 2, max(a, b - 1 - LONGEST_TAIL) - 1, -1):
         if scratch[digit, 1] & DIGIT:
             if b - 1 - digit > best and _lookup(data, known, signs, scratch, digit + 1, b, TAIL) >= 0:
-                best = b - 1 - digit
+                return np.int64(b - 1 - digit)
             break
     return best
 
@@ -353,18 +366,34 @@ def _is_public(scratch: Any, a: int, b: int) -> bool:
     return group == 4
 
 
-@leaf
-def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -> None:
-    """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
+@inlined
+def _list(scratch: Any, cuts: Any, n: int) -> Any:
+    """Writes which characters begin words, and the end after the last; how many words."""
     count: Any = np.int64(0)
-    most: Any = np.int64(0)
     for k in range(n):
         scratch[count, 3] = k
         count += cuts[k]
     scratch[count, 3] = n
-    for first in range(count):
+    return count
+
+
+@inlined
+def _may_merge(data: Any, signs: Any, scratch: Any, count: int) -> bool:
+    """Whether two words in a row may begin an exception to be sought."""
+    found = np.int64(0)
+    for first in range(count - 1):
+        start = scratch[scratch[first, 3], 2]
+        found |= signs[_sign(data, start, start + 2)] & HEAD
+    return found != 0
+
+
+@leaf
+def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, count: int) -> None:
+    """Words in a row that make an exception are cut as it is: the most words first, then the leftmost."""
+    most: Any = np.int64(0)
+    for first in range(count - 1):
         a = scratch[first, 3]
-        for words in range(1, count - first + 1):
+        for words in range(2, count - first + 1):
             b = scratch[first + words, 3]
             if scratch[b, 2] - scratch[a, 2] > LONGEST:
                 break
@@ -374,7 +403,7 @@ def _merge(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int) -
         return
     for a in range(n):
         scratch[a, 3] = cuts[a]
-    for words in range(most, 0, -1):
+    for words in range(most, 1, -1):
         for a in range(n):
             if scratch[a, 3] & 1:
                 _merge_at(data, known, signs, scratch, cuts, n, a, words)
