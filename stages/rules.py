@@ -10,7 +10,7 @@ not found if written with a Kelvin sign for k; its citations are not cut if numb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +65,13 @@ def under(rule: str, values: Numbers, limit: float | None) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """n texts and their words, split once for all rules; `split` remembers them by how they were cut."""
+    """n texts and their words, split once for all rules; `split` remembers them by how they were cut, `counted` how
+    many there are where the words themselves are yet to be `gathered`."""
 
     texts: Texts
     split: dict[Cut, Words] = field(default_factory=dict)
+    counted: dict[Cut, NDArray[np.int64]] = field(default_factory=dict)
+    gathered: dict[Cut, Callable[[], Words]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, array: Any) -> Page:
@@ -79,12 +82,22 @@ class Page:
     def words(self, cut: Cut = "english") -> Words:
         """The words."""
         if cut not in self.split:
-            self.split[cut] = words(self.texts, cut)
+            self.split[cut] = self.gathered[cut]() if cut in self.gathered else words(self.texts, cut)
         return self.split[cut]
+
+    def count_words(self, cut: Cut = "english") -> NDArray[np.int64]:
+        """How many words each text has."""
+        if cut not in self.counted:
+            self.counted[cut] = self.words(cut).lasts - self.words(cut).firsts
+        return self.counted[cut]
 
     def take(self, rows: NDArray[np.int64]) -> Page:
         """Some of the texts."""
-        return Page(self.texts.take(rows), {cut: w.take(rows) for cut, w in self.split.items()})
+        return Page(
+            self.texts.take(rows),
+            {cut: self.words(cut).take(rows) for cut in {**self.split, **self.gathered}},
+            {cut: counts[rows] for cut, counts in self.counted.items()},
+        )
 
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Numbers:
@@ -206,59 +219,75 @@ def c4(
     )
     data = read_only(room)
     lines = Texts(data, read_only(found[:, 0]), read_only(found[:, 1]))
-    split: dict[Cut, Words] = {}
+    edited = Page(Texts(data, read_only(starts), read_only(ends)))
     sentences, by_jieba = np.zeros(len(found), np.int64), np.repeat(chinese, np.diff(firsts))
     cuts: dict[Cut, NDArray[np.bool_]] = {"english": ~by_jieba, "jieba": by_jieba}
     for cut, mask in cuts.items():
         if not mask.any():
             continue
         if mask.all() and cut == "english" and cut in page.split:
-            some, own = lines, _words_of_lines(page.split[cut], lines, found, firsts)
-        else:
-            some = lines.take(np.flatnonzero(mask))
-            own = words(some, cut)
+            sentences = _sentences_of_lines(page.split[cut], lines, found, firsts, edited)
+            continue
+        some = lines.take(np.flatnonzero(mask))
+        own = words(some, cut)
         sentences[mask] = count_sentences(data, some.ends, classes(), own.marks, own.firsts, own.lasts)
-        split |= {cut: own.group(firsts)} if mask.all() else {}
-    sums = np.append(0, np.cumsum(sentences))
-    edited = Page(Texts(data, read_only(starts), read_only(ends)), split)
+        if mask.all():
+            edited.split[cut] = own.group(firsts)
     scores = [
         over(C4_RULES[0], counts[:, 0].astype(np.float64), 0),
         over(C4_RULES[1], counts[:, 1].astype(np.float64), 0),
-        under(C4_RULES[2], (sums[firsts[1:]] - sums[firsts[:-1]]).astype(np.float64), min_sentences),
+        under(C4_RULES[2], _sums(sentences, firsts).astype(np.float64), min_sentences),
     ]
     removed = dict(zip(REMOVED, counts[:, 2:].sum(axis=0).tolist(), strict=True))
     return scores, edited, removed
 
 
-def _words_of_lines(whole: Words, lines: Texts, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> Words:
-    """The words of lines that stay (`found` and `firsts` of `clean_lines`), out of the words of the whole texts: only
-    lines with citations cut out are split again."""
-    from stages.kernels.c4 import take_words
+def _sums(values: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sums of values firsts[k] to firsts[k + 1]."""
+    sums = np.append(0, np.cumsum(values))
+    return sums[firsts[1:]] - sums[firsts[:-1]]
 
-    cut = words(lines.take(np.flatnonzero(found[:, 3])))
-    hashes, marks = room_for(len(whole.hashes) + len(cut.hashes))
-    cut_firsts = read_only(np.append(cut.firsts, len(cut.hashes)))
-    places = take_words(
-        *(whole.hashes, whole.marks, whole.firsts, whole.lasts),
-        *(found, firsts),
-        *(cut.hashes, cut.marks, cut_firsts),
-        *(hashes, marks),
-    )
-    places = read_only(places)
-    return Words(read_only(hashes[: places[-1]]), read_only(marks[: places[-1]]), places[:-1], places[1:])
+
+def _sentences_of_lines(
+    whole: Words, lines: Texts, found: NDArray[np.int64], firsts: NDArray[np.int64], edited: Page
+) -> NDArray[np.int64]:
+    """The sentences of lines that stay (`found` and `firsts` of `clean_lines`), out of the words of the whole texts;
+    only lines with citations cut out are split again. Tells the edited page its words."""
+    from stages.kernels.c4 import line_words, take_words
+    from stages.kernels.lines import count_sentences
+
+    places = read_only(line_words(whole.marks, whole.firsts, whole.lasts, found, firsts))
+    cited = np.flatnonzero(found[:, 3])
+    some = lines.take(cited)
+    cut = words(some)
+    sentences: NDArray[np.int64] = count_sentences(lines.data, lines.ends, classes(), whole.marks, *places)
+    sentences[cited] = count_sentences(lines.data, some.ends, classes(), cut.marks, cut.firsts, cut.lasts)
+    counts = places[1] - places[0]
+    counts[cited] = cut.lasts - cut.firsts
+
+    def gather() -> Words:
+        hashes, marks = room_for(int(counts.sum()))
+        take_words(
+            whole.hashes, whole.marks, *places, found, cut.hashes, cut.marks, cut.firsts, cut.lasts, hashes, marks
+        )
+        ends = read_only(np.append(0, np.cumsum(counts))[firsts])
+        return Words(read_only(hashes), read_only(marks), ends[:-1], ends[1:])
+
+    edited.counted["english"], edited.gathered["english"] = _sums(counts, firsts), gather
+    return sentences
 
 
 def fineweb(page: Page, limits: Sequence[float | None], short: int, cut: Cut = "english") -> list[Score]:
     """Penedo et al. 2024 (FineWeb), section 3.6; empty lines do not count. limits: of `FINEWEB_RULES`."""
     from stages.kernels.lines import count_lines
 
-    t, w = page.texts, page.words(cut)
+    t = page.texts
     lines, ended, brief, repeated, size, newlines = count_lines(t.data, t.starts, t.ends, classes(), short).T
     return [
         under(FINEWEB_RULES[0], ended / np.maximum(lines, 1), limits[0]),
         over(FINEWEB_RULES[1], ratio(brief, lines), limits[1]),
         over(FINEWEB_RULES[2], ratio(repeated, size), limits[2]),
-        over(FINEWEB_RULES[3], ratio(newlines, w.lasts - w.firsts), limits[3]),
+        over(FINEWEB_RULES[3], ratio(newlines, page.count_words(cut)), limits[3]),
     ]
 
 

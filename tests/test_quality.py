@@ -124,6 +124,15 @@ def test_scores_are_the_plain_twins(texts: list[str]) -> None:
         assert row == pytest.approx(expected, nan_ok=True)
 
 
+@given(st.lists(TEXTS, max_size=4))
+def test_scores_after_c4_are_of_the_lines_that_are_left(texts: list[str]) -> None:
+    rows, edited = scores_of(texts, "gopher_repetition", "c4", "gopher_quality", "fineweb")
+    for left, row in zip(edited, rows, strict=True):
+        words = oracle.words(left)
+        expected = oracle.gopher_quality(left, words, frozenset(STOP_WORDS)) | oracle.fineweb(left, words)
+        assert {rule: row[rule] for rule in expected} == pytest.approx(expected, nan_ok=True)
+
+
 @given(st.lists(st.sampled_from(["a", "b", "ab", "c", "\n"]), max_size=200).map(" ".join))
 def test_scores_of_repeats_are_the_plain_twins(text: str) -> None:
     row = scores_of([text], "gopher_repetition")[0][0]

@@ -98,46 +98,56 @@ def clean_lines(
 
 
 @njit(cache=True, nogil=True)
-def take_words(
-    hashes: Any,
-    marks: Any,
-    word_firsts: Any,
-    word_lasts: Any,
-    lines: Any,
-    firsts: Any,
-    cut_hashes: Any,
-    cut_marks: Any,
-    cut_firsts: Any,
-    out_hashes: Any,
-    out_marks: Any,
-) -> Any:
-    """The words of the lines that stay, out of those of the n texts: where those of each line begin, int64[m + 1].
+def line_words(marks: Any, word_firsts: Any, word_lasts: Any, lines: Any, firsts: Any) -> Any:
+    """Which words those lines have that stay, out of those of the n texts: int64[2, m], from where to where.
 
     Text k has words word_firsts[k] to word_lasts[k] and lines (of `clean_lines`) firsts[k] to firsts[k + 1]. Lines with
-    citations cut out have other words: those of the c-th are cut_firsts[c] to cut_firsts[c + 1]. out_hashes, out_marks:
-    room for all words given.
+    citations cut out have other words: here, none.
     """
-    places, count, cited = np.zeros(len(lines) + 1, np.int64), np.int64(0), 0
+    places = np.zeros((2, len(lines)), np.int64)
     for k in range(len(word_firsts)):
         word, number = word_firsts[k], np.int64(-1)
         for line in range(firsts[k], firsts[k + 1]):
-            if lines[line, 3]:
-                for j in range(cut_firsts[cited], cut_firsts[cited + 1]):
-                    out_hashes[count], out_marks[count] = cut_hashes[j], cut_marks[j]
-                    count += 1
-                cited += 1
-            elif lines[line, 2] >= 0:
-                while number < lines[line, 2]:
-                    number += (marks[word] & BEGINS_LINE) != 0
-                    word += 1
-                out_hashes[count] = hashes[word - 1]
-                out_marks[count] = marks[word - 1] & ~np.uint32(AFTER_BLANK)
-                count += 1
-                while word < word_lasts[k] and not marks[word] & BEGINS_LINE:
-                    out_hashes[count], out_marks[count] = hashes[word], marks[word]
-                    count, word = count + 1, word + 1
-            places[line + 1] = count
+            if lines[line, 3] or lines[line, 2] < 0:
+                continue
+            while number < lines[line, 2]:
+                number += (marks[word] & BEGINS_LINE) != 0
+                word += 1
+            places[0, line] = word - 1
+            while word < word_lasts[k] and not marks[word] & BEGINS_LINE:
+                word += 1
+            places[1, line] = word
     return places
+
+
+@njit(cache=True, nogil=True)
+def take_words(
+    hashes: Any,
+    marks: Any,
+    begins: Any,
+    ends: Any,
+    lines: Any,
+    cut_hashes: Any,
+    cut_marks: Any,
+    cut_begins: Any,
+    cut_ends: Any,
+    out_hashes: Any,
+    out_marks: Any,
+) -> None:
+    """Writes the words of the lines that stay in a row: of each line begins[line] to ends[line] (of `line_words`), or,
+    of the c-th with citations cut out, cut_begins[c] to cut_ends[c]."""
+    count, cited = np.int64(0), 0
+    for line in range(len(lines)):
+        for word in range(begins[line], ends[line]):
+            out_hashes[count], out_marks[count] = hashes[word], marks[word]
+            if word == begins[line]:
+                out_marks[count] &= ~np.uint32(AFTER_BLANK)
+            count += 1
+        if lines[line, 3]:
+            for word in range(cut_begins[cited], cut_ends[cited]):
+                out_hashes[count], out_marks[count] = cut_hashes[word], cut_marks[word]
+                count += 1
+            cited += 1
 
 
 @njit(nogil=True)
