@@ -27,7 +27,7 @@ EXCEPTION, PATTERN = 1, 2
 """What a candidate may be by first byte, last byte and size: an exception, one to be sought among finished words."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """The multiplier of a word's hash."""
-TOPS, LOWER, SEVEN, ALL = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF))
+TOPS, LOWER, SEVEN, ALL, SIGNS = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF, 33))
 FROM_A, OVER_Z, PLACES = (np.uint64(x) for x in (0x1F1F1F1F1F1F1F1F, 0x0505050505050505, 0x01020304050607))
 ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
 """Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in;
@@ -63,7 +63,13 @@ def find_words(
             (begin, flags), word = _skip(data, i, end, i == starts[k], near, table), count
             if begin == end:
                 break
-            i, kind, mark, last = _read(data, begin, end, near, table, inner)
+            block = _block(data, begin, end)
+            size = _letters_of(block)
+            if _is_short(data, begin, end, block, size, near, known, signs):
+                hashes[count], marks[count] = _hash_of_block(block, size), _plain(size) | flags
+                i, count = begin + size, count + 1
+                continue
+            i, kind, mark, last = _read(data, begin, end, size, near, table, inner)
             ended = np.int64(kind == ENDED)
             state = _hash(data, begin, i - ended)
             if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION)):
@@ -176,14 +182,15 @@ def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) 
 
 
 @inlined
-def _read(data: Any, begin: int, end: int, near: Any, table: Any, inner: Any) -> Any:
+def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, inner: Any) -> Any:
     """A chunk: (where it ends, its kind, the mark of it or of all but its suffix, that of its suffix).
 
-    A run of ASCII letters, with a blank or one suffix after it, needs no look at each letter.
+    size: ASCII letters it begins with, 8 for that many and more. A run of them, with a blank or one suffix after it,
+    needs no look at each letter.
     """
-    i = _letters(data, begin, end)
+    i = _letters(data, begin + 8, end) if size == 8 else begin + size
     if i > begin:
-        mark = np.uint32(i - begin) << np.uint32(SHIFT) | np.uint32(IS_REAL | HAS_LETTER)
+        mark = _plain(i - begin)
         if i == end or near[data[i]] & SPACE:
             return i, WHOLE, mark, mark
         last = near[data[i]]
@@ -203,6 +210,8 @@ def _read(data: Any, begin: int, end: int, near: Any, table: Any, inner: Any) ->
         before, rest, all_rest, last = last, some, every, now
         some, every, first = some | now, every & now, first if length else now
         length, i = length + 1, i + width
+        if rest & inner or (length == 2 and first & EDGE):
+            return _chunk_end(data, i, end, near, table), OTHER, some, some
     mark = _mark_of(some, every, length)
     if length == 1:
         return i, LONE, mark, mark
@@ -215,17 +224,73 @@ def _read(data: Any, begin: int, end: int, near: Any, table: Any, inner: Any) ->
 
 
 @inlined
+def _is_short(
+    data: Any, begin: int, end: int, block: Any, size: int, near: Any, known: Any, signs: Any
+) -> bool:
+    """Whether a chunk is a word of less than 8 bytes, all ASCII letters, and no exception."""
+    if size == 0 or size == 8:
+        return False
+    i = begin + size
+    if not (i == end or near[block >> np.uint64(8 * size) & np.uint64(0xFF)] & SPACE):
+        return False
+    return not _has_sign(data, begin, i, signs, EXCEPTION) or _find(known, _hash_of_block(block, size)) < 0
+
+
+@inlined
+def _plain(length: int) -> Any:
+    """The mark of a word of ASCII letters alone."""
+    return np.uint32(length) << np.uint32(SHIFT) | np.uint32(IS_REAL | HAS_LETTER)
+
+
+@inlined
+def _letters_of(block: Any) -> Any:
+    """How many ASCII letters a block begins with."""
+    seven = (block | LOWER) & SEVEN
+    others = ~((seven + FROM_A) & ~(seven + OVER_Z) & ~block) & TOPS
+    if not others:
+        return np.int64(8)
+    first = (others & (~others + np.uint64(1))) >> np.uint64(7)
+    return np.int64(first * PLACES >> np.uint64(56))
+
+
+@inlined
 def _letters(data: Any, i: int, end: int) -> Any:
     """Where the ASCII letters from `i` end."""
     while i < end:
-        block = _block(data, i, end)
-        seven = (block | LOWER) & SEVEN
-        others = ~((seven + FROM_A) & ~(seven + OVER_Z) & ~block) & TOPS
-        if others:
-            first = (others & (~others + np.uint64(1))) >> np.uint64(7)
-            return i + np.int64(first * PLACES >> np.uint64(56))
-        i += 8
+        size = _letters_of(_block(data, i, end))
+        i += size
+        if size < 8:
+            break
     return i
+
+
+@inlined
+def _hash_of_block(block: Any, size: int) -> Any:
+    """The hash of a word of 1 to 7 bytes, the first of a block."""
+    state = (np.uint64(size) * PRIME ^ block & ALL >> np.uint64(64 - 8 * size)) * PRIME
+    return state ^ state >> HALF
+
+
+@inlined
+def _chunk_end(data: Any, i: int, end: int, near: Any, table: Any) -> Any:
+    """Where the chunk ends that goes on at `i`."""
+    while i < end:
+        block = _block(data, i, end)
+        others = (block | (block - SIGNS) & ~block) & TOPS
+        if not others:
+            i += 8
+            continue
+        i += np.int64(((others & (~others + ONE)) >> np.uint64(7)) * PLACES >> np.uint64(56))
+        if i >= end:
+            break
+        now, width = near[data[i]], 1
+        if now & BEYOND:
+            code, width = _decode(data, i)
+            now = table[code]
+        if now & SPACE:
+            return i
+        i += width
+    return end
 
 
 @inlined
