@@ -54,7 +54,8 @@ class GopherRepetition(Settings):
     )
     dup_n_grams: dict[int, float] = Field(
         {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
-        description="Characters in n-grams that occurred before.",
+        max_length=32,
+        description="Characters in n-grams that occurred before, of 32 n's at most.",
     )
 
 

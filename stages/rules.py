@@ -245,7 +245,8 @@ def c4(
 def _sums(values: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sums of values firsts[k] to firsts[k + 1]."""
     sums = np.append(0, np.cumsum(values))
-    return sums[firsts[1:]] - sums[firsts[:-1]]
+    found: NDArray[np.int64] = sums[firsts[1:]] - sums[firsts[:-1]]
+    return found
 
 
 def _sentences_of_lines(

@@ -135,7 +135,7 @@ def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
 
 
 @leaf
-def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, some: Any) -> None:
+def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: Any, some: Any) -> None:
     """Marks in `cuts` where the words of a chunk of n characters begin. some: all their classes."""
     for k in range(1, n + 1):
         cuts[k] = 0
@@ -143,7 +143,8 @@ def _cut(data: Any, known: Any, signs: Any, scratch: Any, cuts: Any, n: int, som
     a, b, last = n - n, n, n - n - 1
     special = _lookup(data, known, signs, scratch, a, b, EXCEPTION)
     while special < 0 and a < b and b - a != last:
-        last, before, after = b - a, np.int64(0), np.int64(0)
+        last = b - a
+        before = after = a - a
         if scratch[a, 1] & EDGE or scratch[a, 0] in (UPPER_C, UPPER_A, UPPER_U):
             before = _prefix(scratch, a, b)
         if before > 0:
@@ -378,7 +379,7 @@ def _list(scratch: Any, cuts: Any, n: int) -> Any:
 
 
 @inlined
-def _may_merge(data: Any, signs: Any, scratch: Any, count: int) -> bool:
+def _may_merge(data: Any, signs: Any, scratch: Any, count: int) -> Any:
     """Whether two words in a row may begin an exception to be sought."""
     found = np.int64(0)
     for first in range(count - 1):

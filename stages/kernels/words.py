@@ -213,10 +213,8 @@ def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, inn
         if rest & inner or (length == 2 and first & EDGE):
             return _chunk_end(data, i, end, near, table), OTHER, some, some
     mark = _mark_of(some, every, length)
-    if length == 1:
-        return i, LONE, mark, mark
-    if not (some & inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
-        return i, WHOLE, mark, mark
+    if length == 1 or not (some & inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
+        return i, LONE if length == 1 else WHOLE, mark, mark
     plain = not (rest & inner or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT))
     if plain and data[i - 1] < 0x80 and (last & SUFFIX or (data[i - 1] == DOT and before & STOPPED)):
         return i, ENDED, _mark_of(rest, all_rest, length - 1), _mark_of(last, last, 1)
@@ -224,11 +222,9 @@ def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, inn
 
 
 @inlined
-def _is_short(
-    data: Any, begin: int, end: int, block: Any, size: int, near: Any, known: Any, signs: Any
-) -> bool:
+def _is_short(data: Any, begin: int, end: int, block: Any, size: int, near: Any, known: Any, signs: Any) -> bool:
     """Whether a chunk is a word of less than 8 bytes, all ASCII letters, and no exception."""
-    if size == 0 or size == 8:
+    if size % 8 == 0:
         return False
     i = begin + size
     if not (i == end or near[block >> np.uint64(8 * size) & np.uint64(0xFF)] & SPACE):
@@ -272,7 +268,7 @@ def _hash_of_block(block: Any, size: int) -> Any:
 
 
 @inlined
-def _chunk_end(data: Any, i: int, end: int, near: Any, table: Any) -> Any:
+def _chunk_end(data: Any, i: Any, end: int, near: Any, table: Any) -> Any:
     """Where the chunk ends that goes on at `i`."""
     while i < end:
         block = _block(data, i, end)
