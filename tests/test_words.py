@@ -18,7 +18,7 @@ GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden/quality_wor
 ATOMS = (
     "a b word Word don't can't U.S. e.g. http:// www. example .com @ : / . .. ... … , ; ! ? ( ) [ ] { } ' ’ ’s 's \" `"
     " - -- --- — – ~ + * ^ = < > _ # % $ US$ £ € 1 23 10.0.0.1 8.8.8.8 :80 km km² % °C. °F. :) :-) (: ^_^ C++ \\ | é 中"
-    " 文 。 ß İ 😀 ④ \u0301 \u200b "
+    " 文 。 ß İ 😀 ④ \u0301 \u200b letter letters lettered lettering "
 ).split(" ")
 SHAPES = st.lists(st.sampled_from(ATOMS), max_size=8).map("".join)
 TEXTS = st.lists(SHAPES | st.text(max_size=6), max_size=12).map(" ".join) | st.text()

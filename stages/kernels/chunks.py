@@ -367,7 +367,7 @@ def _is_public(scratch: Any, a: int, b: int) -> bool:
     return group == 4
 
 
-@inlined
+@leaf
 def _list(scratch: Any, cuts: Any, n: int) -> Any:
     """Writes which characters begin words, and the end after the last; how many words."""
     count: Any = np.int64(0)
@@ -378,7 +378,7 @@ def _list(scratch: Any, cuts: Any, n: int) -> Any:
     return count
 
 
-@inlined
+@leaf
 def _may_merge(data: Any, signs: Any, scratch: Any, count: int) -> Any:
     """Whether two words in a row may begin an exception to be sought."""
     found = np.int64(0)
