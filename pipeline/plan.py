@@ -18,6 +18,7 @@ from pipeline.shards import Manifest, read_manifest, sha256_file, write_json
 from pipeline.stage import Each, Source, Stage, resolve
 
 FORMAT = 1
+ALONE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | 
         stages.append(_planned(recipe, out, limit, force, stages, k, use))
     if recipe.settings.intermediates == "fuse":
         stages = [
-            replace(p, fused=_fusable(p) and _fusable(q)) for p, q in zip(stages, [*stages[1:], None], strict=True)
+            replace(p, fused=q is not None and q.parent == p.folder and _fusable(p) and _fusable(q))
+            for p, q in zip(stages, [*stages[1:], None], strict=True)
         ]
     return Plan(recipe, out, limit, tuple(_with_shards(out, stages)))
 
@@ -85,12 +87,20 @@ def plan_rows(recipe: Recipe, out: Path) -> Plan:
     return make_plan(replace(recipe, uses=uses, settings=settings), out)
 
 
-def _fusable(planned: Planned | None) -> bool:
-    """Whether a stage looks at one document at a time: a single `Each` over documents, which gives documents."""
-    if planned is None or planned.stage.reads != "documents" or planned.stage.gives != "documents":
+def _fusable(planned: Planned) -> bool:
+    """Whether a stage looks at one document at a time: a single `Each` over documents, or over sources of which none
+    is very large, which gives documents."""
+    if planned.stage.reads == "rows" or planned.stage.gives != "documents" or not _even(planned.sources):
         return False
     steps = planned.stage.steps()
     return len(steps) == 1 and isinstance(steps[0], Each) and steps[0].beside is None
+
+
+def _even(sources: Sequence[Source]) -> bool:
+    """Whether no source is so large that the others are done long before it: the one worker that reads it would do all
+    the fused stages' work on it alone, where shards that are written are shared by all."""
+    most = max(ALONE_BYTES, sum(source.size for source in sources) // 16)
+    return all(source.size <= most and (source.size or not source.digest) for source in sources)
 
 
 def _with_shards(out: Path, stages: Sequence[Planned]) -> list[Planned]:

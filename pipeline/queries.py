@@ -123,9 +123,20 @@ def highlights(out: Path) -> dict[str, str]:
     return told
 
 
+def _kept_rows(out: Path, stage: str) -> tuple[str, Manifest]:
+    """A stage's folder and manifest. Raises QueryError where it was fused and has no rows to show."""
+    folder, manifest = _stage_folder(out, stage)
+    if manifest.fused_bytes is not None:
+        raise QueryError(
+            f"{folder} was fused into the stage after it and wrote no rows; its drops are there (sample --dropped), and "
+            "a run with --set intermediates=keep writes its rows too"
+        )
+    return folder, manifest
+
+
 def first_rows(out: Path, stage: str, n: int) -> list[dict[str, Any]]:
     """The first n rows of a stage's shards; of an artifact, its files and their sizes."""
-    folder, manifest = _stage_folder(out, stage)
+    folder, manifest = _kept_rows(out, stage)
     rows: list[dict[str, Any]] = []
     for name in manifest.shards:
         for batch in read_batches(out / folder / name):
@@ -139,7 +150,7 @@ def sample_rows(
     out: Path, stage: str, n: int, *, dropped: bool = False, rule: str | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
     """n rows chosen by the hash of their id and the seed, of what a stage kept or dropped; memory is n rows."""
-    folder, manifest = _stage_folder(out, stage)
+    folder, manifest = _stage_folder(out, stage) if dropped else _kept_rows(out, stage)
     best: list[tuple[int, int, dict[str, Any]]] = []
     count = 0
     for file in manifest.files.get("drops" if dropped else "rows", []):
@@ -185,7 +196,9 @@ def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
         fused = manifest.fused_bytes is not None
         steps += met or ([{"stage": name, "outcome": "passed"}] if fused else [])
     if not steps:
-        raise QueryError(f"no document {wanted!r} in {out}: give its id, source or url")
+        fused = [name for name, manifest in manifests(out).items() if manifest.fused_bytes is not None]
+        hint = f"; {', '.join(fused)} fused: what they dropped has no url to be found by" if fused else ""
+        raise QueryError(f"no document {wanted!r} in {out}: give its id, source or url{hint}")
     return steps
 
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -160,6 +160,54 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+class Piece(NamedTuple):
+    """Rows of one row group, their bytes, and whether the row group and the file end with them."""
+
+    rows: pa.RecordBatch
+    bytes: int
+    group_ends: bool
+    file_ends: bool
+
+
+class Cuts:
+    """Where a stream of rows is cut: into row groups, and into files once `roll` bytes are passed.
+
+    It looks at the rows' own sizes alone, so that whoever cuts a stream cuts it as the writer of its shards would.
+    """
+
+    def __init__(self, roll: int | None = None) -> None:
+        self.roll = roll
+        self._rows = self._bytes = self._file = 0
+
+    def pieces(self, batch: pa.RecordBatch) -> Iterator[Piece]:
+        """A batch in pieces that end where row groups do; no copy is made."""
+        ends = np.cumsum(row_bytes(batch))
+        start = begun = 0
+        while start < len(batch):
+            stop = int(np.searchsorted(ends, begun + ROW_GROUP_BYTES - self._bytes)) + 1
+            stop = min(stop, len(batch), start + ROW_GROUP_ROWS - self._rows)
+            size = int(ends[stop - 1]) - begun
+            group_ends, file_ends = self._took(stop - start, size)
+            yield Piece(batch.slice(start, stop - start), size, group_ends, file_ends)
+            start, begun = stop, int(ends[stop - 1])
+
+    def _took(self, rows: int, size: int) -> tuple[bool, bool]:
+        """Adds rows to the row group under way; whether it ends, and whether the file does."""
+        self._rows, self._bytes, self._file = self._rows + rows, self._bytes + size, self._file + size
+        if self._bytes < ROW_GROUP_BYTES and self._rows < ROW_GROUP_ROWS:
+            return False, False
+        self._rows = self._bytes = 0
+        if self.roll is None or self._file < self.roll:
+            return True, False
+        self._file = 0
+        return True, True
+
+
+def file_stem(stem: str, number: int) -> str:
+    """The name, without suffix, of file `number` of a stream that rolls."""
+    return f"{stem}_{number:03}" if number else stem
+
+
 class ShardWriter:
     """Writes one stream of batches to `folder/stem.parquet`, and on to `stem_001.parquet` … once `roll` bytes are
     passed.
@@ -180,13 +228,13 @@ class ShardWriter:
         even_empty: bool = True,
     ) -> None:
         self.root, self.folder, self.stem, self.schema = root, folder, stem, schema
-        self.roll, self.even_empty = roll, even_empty
+        self.even_empty = even_empty
         self.files: list[File] = []
+        self._cuts = Cuts(roll)
         self._waiting: list[pa.RecordBatch] = []
-        self._sizes: list[NDArray[np.int64]] = []
         self._writer: pq.ParquetWriter | None = None
         self._temporary: Path | None = None
-        self._rows = self._bytes = self._group_bytes = self._group_rows = 0
+        self._rows = self._bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes a batch; whole row groups go to disk."""
@@ -194,17 +242,13 @@ class ShardWriter:
             self.schema = self.schema.with_metadata(batch.schema.metadata)
         if batch.schema.names != self.schema.names:
             raise pa.ArrowInvalid(f"columns {batch.schema.names} are not those declared: {self.schema.names}")
-        sizes = row_bytes(batch)
-        while len(batch):
-            room = ROW_GROUP_BYTES - self._group_bytes
-            cut = int(np.searchsorted(np.cumsum(sizes), room)) + 1
-            cut = min(cut, len(batch), ROW_GROUP_ROWS - self._group_rows)
-            self._waiting.append(batch.slice(0, cut).cast(self.schema))
-            self._group_rows += cut
-            self._group_bytes += int(sizes[:cut].sum())
-            batch, sizes = batch.slice(cut), sizes[cut:]
-            if self._group_bytes >= ROW_GROUP_BYTES or self._group_rows >= ROW_GROUP_ROWS:
+        for piece in self._cuts.pieces(batch):
+            self._waiting.append(piece.rows.cast(self.schema))
+            self._bytes += piece.bytes
+            if piece.group_ends:
                 self._flush()
+            if piece.file_ends:
+                self._finish()
 
     def close(self) -> list[File]:
         """Commits what is open; the files written, in order."""
@@ -238,16 +282,12 @@ class ShardWriter:
         assert self._writer is not None  # noqa: S101 - for the type checker: _open has just set it
         self._writer.write_table(table, row_group_size=max(len(table), 1))
         self._rows += len(table)
-        self._bytes += self._group_bytes
-        self._waiting, self._group_bytes, self._group_rows = [], 0, 0
-        if self.roll is not None and self._bytes >= self.roll:
-            self._finish()
+        self._waiting = []
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self.stem}_{len(self.files):03}.parquet" if self.files else f"{self.stem}.parquet"
-        self._temporary = temporary_name(self.folder / name)
-        self._path = self.folder / name
+        self._path = self.folder / f"{file_stem(self.stem, len(self.files))}.parquet"
+        self._temporary = temporary_name(self._path)
         self._writer = pq.ParquetWriter(
             self._temporary,
             self.schema,

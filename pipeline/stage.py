@@ -64,11 +64,12 @@ class Source:
 class Task:
     """What a step's function may know of where it runs; equal for every engine and number of workers.
 
-    stage: the folder's name ("05-quality"). index: the number of this shard, partition or source; count: how many there
-    are. artifacts: folder or file by name, of the stages that this one needs and of this stage's own earlier Folds.
-    beside: partition `index` of the step named by `Each.beside`. folder: where a Fold's finish or a Once writes.
-    scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in the
-    output. limit: at most so many records from this source, or None.
+    stage: the folder's name ("05-quality"). index: the number of this shard, partition or group of sources; count: how
+    many there are. Both are -1 in an `Each` that is fused with the reading of sources, where the number of shards in
+    front is not known yet. artifacts: folder or file by name, of the stages that this one needs and of this stage's own
+    earlier Folds. beside: partition `index` of the step named by `Each.beside`. folder: where a Fold's finish or a Once
+    writes. scratch: an empty folder of this task's own, removed after it. report: tells the person watching; never in
+    the output. limit: at most so many records from this source, or None.
     """
 
     stage: str
@@ -90,7 +91,7 @@ StepRun = Callable[[Iterator[pa.RecordBatch], Task], Iterator[Emit]]
 
 @dataclass(frozen=True)
 class Each:
-    """Shard → shard: task k reads shard k of `reads` and writes shard k.
+    """Shard → shard: task k reads shard k of `reads` and writes shard k, under the same name.
 
     schema: of `rows`, given or computed from the incoming schema. beside: an earlier Exchange of this stage with
     `by="shard"`, whose partition k is handed over as `task.beside`. aside: schemas of the named outputs.

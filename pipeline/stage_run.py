@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines import Engine
-from pipeline.engines.work import Link, LinkResult, Phase, TaskResult, TaskSpec
+from pipeline.engines.streams import Link, LinkResult
+from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.plan import Plan, Planned
 from pipeline.shards import File, Manifest, Rows, read_manifest, write_json
@@ -80,7 +81,8 @@ class StageRun:
         self.totals = _Totals()
         self.links = [_Totals() for _ in before]
         self.artifacts = self._artifacts(planned)
-        self.source = (*before, planned)[0].parent
+        self.first = (*before, planned)[0]
+        self.source = self.first.parent
         self.parent = read_manifest(plan.out / self.source) if self.source else None
         self.outputs: dict[str, list[str]] = {DOCUMENTS: self._documents()}
 
@@ -101,8 +103,9 @@ class StageRun:
 
     def _fused(self) -> tuple[int, int]:
         """Commits the stages in front; (documents, their bytes) that reach the stage itself."""
-        read = self.parent.rows.kept if self.parent else self.totals.counters["records"]
-        size = self.parent.kept_bytes if self.parent else sum(s.size for s in self.planned.sources if s.start == 0)
+        first = self.links[0] if self.links else self.totals
+        read = self.parent.rows.kept if self.parent else first.counters["records"]
+        size = self.parent.kept_bytes if self.parent else sum(s.size for s in self.first.sources if s.start == 0)
         for planned, totals in zip(self.before, self.links, strict=True):
             rows = Rows(
                 read=read,
@@ -193,8 +196,8 @@ class StageRun:
 
     def _tasks(self, step: Each | Exchange | Fold, phase: Phase, out: Path, *, last: bool = False) -> list[TaskResult]:
         """One task per group of sources or per shard that the step reads."""
-        if step.reads == SOURCES:
-            sources = self.planned.sources
+        if step.reads == SOURCES or (self.before and self.first.sources):
+            sources = self.first.sources
             share = None if self.plan.limit is None else -(-self.plan.limit // len(sources))
             groups = grouped(sources)
             specs = [

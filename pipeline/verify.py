@@ -3,7 +3,8 @@
 Reads every manifest and every file that it names; writes nothing. Two proofs a stage: each file's sha256, size and rows
 are those written down and no file is missing or extra; and the multiset of ids going in (the parent's kept rows) equals
 that of kept, dropped and quarantined rows together, compared by a sum of 128-bit hashes: 16 bytes of memory whatever
-the size.
+the size. Where stages were fused the proof spans them all; where ingest was fused too, no ids that came in are on disk,
+and only their number is proved.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.shards import MANIFEST, Manifest, count_rows, sha256_file
 
 LOGS = frozenset({".jsonl"})
 MASK = (1 << 128) - 1
+LOST = "the documents that came in are not those kept, dropped and quarantined"
 
 
 def verify_run(out: Path) -> tuple[list[str], int]:
@@ -37,7 +39,7 @@ def verify_run(out: Path) -> tuple[list[str], int]:
         problems += broken
         if broken:
             damaged.add(folder)
-        elif manifest.parent not in damaged:
+        elif damaged.isdisjoint(m.stage for m in _fused(manifest, found)) and manifest.parent not in damaged:
             problems += _books(out, folder, manifest, found)
     return problems, checked
 
@@ -64,23 +66,38 @@ def _books(out: Path, folder: str, manifest: Manifest, found: dict[str, Manifest
         return [
             f"{here}: read {rows.read}, but kept {rows.kept}, dropped {rows.dropped}, quarantined {rows.quarantined}"
         ]
+    gone = {name: sum(f.rows for f in manifest.files.get(name, [])) for name in ("drops", "quarantine")}
+    if (rows.dropped, rows.quarantined) != (gone["drops"], gone["quarantine"]):
+        told = f"dropped {rows.dropped}, quarantined {rows.quarantined}, but its files hold"
+        return [f"{here}: {told} {gone['drops']} and {gone['quarantine']}"]
     parent = found.get(manifest.parent or "")
     if parent is not None and parent.rows.kept != rows.read:
         return [f"{here}: read {rows.read} rows, {manifest.parent} kept {parent.rows.kept}"]
     if parent is None or manifest.gives == "artifact" or manifest.fused_bytes is not None:
         return []
-    fused = [manifest]
-    while parent.fused_bytes is not None:
-        fused.append(parent)
-        parent = found[parent.parent or ""]
-    streams = [(m, name) for m in fused for name in ("drops", "quarantine")]
+    return [] if _all_there(out, manifest, found) else [f"{here}: {LOST}"]
+
+
+def _fused(manifest: Manifest, found: dict[str, Manifest]) -> list[Manifest]:
+    """A stage and those fused in front of it, the first one last."""
+    chain = [manifest]
+    while (parent := found.get(chain[-1].parent or "")) is not None and parent.fused_bytes is not None:
+        chain.append(parent)
+    return chain
+
+
+def _all_there(out: Path, manifest: Manifest, found: dict[str, Manifest]) -> bool:
+    """Whether the documents that came into a stage, or into the first of those fused with it, are those that went."""
+    chain = _fused(manifest, found)
+    streams = [(m, name) for m in chain for name in ("drops", "quarantine")]
     gone = itertools.chain.from_iterable(_ids(out / m.stage, m, name) for m, name in streams)
-    came = _sum(_ids(out / parent.stage, parent, "rows"))
-    if manifest.gives == "documents":
-        went = _sum(itertools.chain(_ids(here, manifest, "rows"), gone))
-    else:
-        went = _sum(itertools.chain(_packed(here, manifest), gone))
-    return [] if came == went else [f"{here}: the documents that came in are not those kept, dropped and quarantined"]
+    here = out / manifest.stage
+    kept = _ids(here, manifest, "rows") if manifest.gives == "documents" else _packed(here, manifest)
+    went = _sum(itertools.chain(kept, gone))
+    origin = found.get(chain[-1].parent or "")
+    if origin is None:
+        return went[0] == chain[-1].rows.read
+    return went == _sum(_ids(out / origin.stage, origin, "rows"))
 
 
 def _ids(folder: Path, manifest: Manifest, stream: str) -> Iterator[str]:

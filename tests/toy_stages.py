@@ -42,7 +42,7 @@ class Make(Stage):
     pause: float = 0.0
 
     def sources(self, folders: Sequence[Path]) -> list[Source]:
-        return [Source("", f"made-{k}", k, digest="made") for k in range(self.shards)]
+        return [Source("", f"made-{k}", k, size=1, digest="made") for k in range(self.shards)]
 
     def steps(self) -> tuple[Step, ...]:
         return (Each("make", self._run, DOCUMENT, reads=SOURCES),)

@@ -1,0 +1,163 @@
+"""The stages fused in front of a task's own: its shard, or its sources, in; what comes through them all out.
+
+Reads a shard's batches or the sources themselves; writes what each of the stages drops and quarantines. Sources are
+cut as the shards that are not written would have been: each gives a shard of every later stage, of the same name, so
+that files and bytes are those of a run that keeps everything. The price: all that comes of one task's sources is one
+worker's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from pipeline.engines.streams import Link, LinkResult, Streams
+from pipeline.shards import SHARD_BYTES, Cuts, Piece, file_stem, row_bytes
+from pipeline.stage import Each, Emit, Source, Stage, Task
+
+T = TypeVar("T")
+
+
+def load_stage(use: str, settings: Mapping[str, Any], search: list[str]) -> Stage:
+    """The stage object of `module:Class`; `search` is where a user's own module may lie."""
+    for folder in search:
+        if folder not in sys.path:
+            sys.path.append(folder)
+    module, _, name = use.partition(":")
+    stage = getattr(importlib.import_module(module), name).model_validate(settings)
+    if not isinstance(stage, Stage):
+        raise TypeError(f"{use} is not a Stage")
+    return stage
+
+
+def schema_of(step: Each, incoming: pa.Schema) -> pa.Schema:
+    """The schema of a step's rows."""
+    return step.schema if isinstance(step.schema, pa.Schema) else step.schema(incoming)
+
+
+def from_sources(step: Each, task: Task, sources: Sequence[Mapping[str, Any]]) -> Iterator[Emit]:
+    """What the step makes of each source, one after the other."""
+    each = (replace(task, source=Source(**source)) for source in sources)
+    return (emit for one in each for emit in step.run(iter(()), one))
+
+
+def of_a_shard(task: Task) -> Task:
+    """The task of a stage that reads shards, within one that reads sources: which shard of all it has is not known."""
+    return replace(task, index=-1, count=-1, limit=None)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that was not written: its stem, its rows as they come, and their schema."""
+
+    stem: str
+    batches: Iterator[pa.RecordBatch]
+    schema: pa.Schema
+
+
+@dataclass
+class Fused:
+    """One stage of the pass."""
+
+    link: Link
+    streams: Streams
+    step: Each
+    task: Task
+    done: LinkResult = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.done = self.streams.result
+
+    @classmethod
+    def of(cls, link: Link, stem: str, done: LinkResult, task: Task, search: list[str]) -> Fused:
+        """The stage that a link names. Raises TypeError where it is none that can be fused."""
+        step = load_stage(link.use, link.settings, search).steps()[0]
+        if not isinstance(step, Each):
+            raise TypeError(f"{link.use} cannot be fused")
+        root = Path(link.root)
+        artifacts = {name: Path(path) for name, path in link.artifacts.items()}
+        task = replace(task, stage=link.stage, folder=root, artifacts=artifacts)
+        return cls(link, Streams(root, root, stem, done), step, task)
+
+    def through(self, shard: Shard) -> Shard:
+        """What comes of a shard; the stage's other streams are written as it is read."""
+        self.streams.stem = shard.stem
+        schema = schema_of(self.step, shard.schema)
+        return Shard(shard.stem, _timed(self._rows(shard.batches, schema), self.done), schema)
+
+    def files(self, sources: Sequence[Mapping[str, Any]], stem: str) -> Iterator[Shard]:
+        """The shards that the stage, which reads sources, would have written."""
+        schema = schema_of(self.step, pa.schema([]))
+        pieces = _timed(self._pieces(sources, schema), self.done)
+        number, first = 0, next(pieces, None)
+        while first is not None:
+            yield Shard(file_stem(stem, number), _one_file(first, pieces), schema)
+            number, first = number + 1, next(pieces, None)
+
+    def close(self) -> None:
+        """Commits what the stage dropped and quarantined, and holds its books."""
+        self.streams.close()
+        self.streams.balance(self.link.stage, self.done.rows, self.done.kept)
+
+    def _rows(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for emit in self.step.run(_counted(batches, self.done), self.task):
+            self.streams.side(emit, self.step.aside)
+            if emit.rows is not None and len(emit.rows):
+                self._kept(len(emit.rows), int(row_bytes(emit.rows).sum()))
+                yield _fit(emit.rows, schema)
+
+    def _pieces(self, sources: Sequence[Mapping[str, Any]], schema: pa.Schema) -> Iterator[Piece]:
+        cuts = Cuts(SHARD_BYTES)
+        for emit in from_sources(self.step, self.task, sources):
+            self.streams.side(emit, self.step.aside)
+            self.done.rows = self.streams.counters["records"]
+            if emit.rows is not None:
+                for piece in cuts.pieces(_fit(emit.rows, schema)):
+                    self._kept(len(piece.rows), piece.bytes)
+                    yield piece
+
+    def _kept(self, rows: int, size: int) -> None:
+        self.done.kept += rows
+        self.done.kept_bytes += size
+
+
+def _one_file(piece: Piece | None, pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
+    """The rows of a piece and of those after it, to the end of its file."""
+    while piece is not None:
+        yield piece.rows
+        piece = None if piece.file_ends else next(pieces, None)
+
+
+def _fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    return batch if batch.schema.equals(schema) else batch.cast(schema)
+
+
+def _timed(items: Iterator[T], result: LinkResult) -> Iterator[T]:
+    """Items as they come; the time they take is the stage's."""
+    while True:
+        began = time.process_time()
+        item = next(items, None)
+        result.seconds += time.process_time() - began
+        if item is None:
+            return
+        yield item
+
+
+def _counted(batches: Iterator[pa.RecordBatch], result: LinkResult) -> Iterator[pa.RecordBatch]:
+    """Batches as they come, counted; the time they take to come is not the reader's."""
+    while True:
+        began = time.process_time()
+        batch = next(batches, None)
+        result.seconds -= time.process_time() - began
+        if batch is None:
+            return
+        result.rows += len(batch)
+        result.bytes += batch.nbytes
+        yield batch
