@@ -128,8 +128,8 @@ def _kept_rows(out: Path, stage: str) -> tuple[str, Manifest]:
     folder, manifest = _stage_folder(out, stage)
     if manifest.fused_bytes is not None:
         raise QueryError(
-            f"{folder} was fused into the stage after it and wrote no rows; its drops are there (sample --dropped), and "
-            "a run with --set intermediates=keep writes its rows too"
+            f"{folder} was fused into the stage after it and wrote no rows; its drops are there (sample --dropped), "
+            "and a run with --set intermediates=keep writes its rows too"
         )
     return folder, manifest
 
@@ -189,15 +189,14 @@ def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
     wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
     """
     found = [(name, m, list(_met(out / name, name, m, wanted))) for name, m in manifests(out).items()]
-    while found and not found[-1][2]:
-        found.pop()
+    last = max((k for k, (_, _, met) in enumerate(found) if met), default=-1)
     steps: list[dict[str, Any]] = []
-    for name, manifest, met in found:
-        fused = manifest.fused_bytes is not None
-        steps += met or ([{"stage": name, "outcome": "passed"}] if fused else [])
+    for name, manifest, met in found[: last + 1]:
+        passed = {"stage": name, "outcome": "passed", "fused": True}
+        steps += met or ([passed] if manifest.fused_bytes is not None else [])
     if not steps:
-        fused = [name for name, manifest in manifests(out).items() if manifest.fused_bytes is not None]
-        hint = f"; {', '.join(fused)} fused: what they dropped has no url to be found by" if fused else ""
+        thin = [name for name, manifest, _ in found if manifest.fused_bytes is not None]
+        hint = f"; {', '.join(thin)} fused: what they dropped has no url to be found by" if thin else ""
         raise QueryError(f"no document {wanted!r} in {out}: give its id, source or url{hint}")
     return steps
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipeline.engines.streams import Link, LinkResult, Streams
-from pipeline.shards import SHARD_BYTES, Cuts, Piece, file_stem, row_bytes
+from pipeline.shards import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SHARD_BYTES, Cuts, Piece, file_stem, row_bytes
 from pipeline.stage import Each, Emit, Source, Stage, Task
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Fused:
         """What comes of a shard; the stage's other streams are written as it is read."""
         self.streams.stem = shard.stem
         schema = schema_of(self.step, shard.schema)
-        return Shard(shard.stem, _timed(self._rows(shard.batches, schema), self.done), schema)
+        return Shard(shard.stem, _timed(_gathered(self._rows(shard.batches, schema)), self.done), schema)
 
     def files(self, sources: Sequence[Mapping[str, Any]], stem: str) -> Iterator[Shard]:
         """The shards that the stage, which reads sources, would have written."""
@@ -98,7 +98,7 @@ class Fused:
         pieces = _timed(self._pieces(sources, schema), self.done)
         number, first = 0, next(pieces, None)
         while first is not None:
-            yield Shard(file_stem(stem, number), _one_file(first, pieces), schema)
+            yield Shard(file_stem(stem, number), _gathered(_one_file(first, pieces)), schema)
             number, first = number + 1, next(pieces, None)
 
     def close(self) -> None:
@@ -106,12 +106,13 @@ class Fused:
         self.streams.close()
         self.streams.balance(self.link.stage, self.done.rows, self.done.kept)
 
-    def _rows(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _rows(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, int]]:
         for emit in self.step.run(_counted(batches, self.done), self.task):
             self.streams.side(emit, self.step.aside)
             if emit.rows is not None and len(emit.rows):
-                self._kept(len(emit.rows), int(row_bytes(emit.rows).sum()))
-                yield _fit(emit.rows, schema)
+                size = int(row_bytes(emit.rows).sum())
+                self._kept(len(emit.rows), size)
+                yield _fit(emit.rows, schema), size
 
     def _pieces(self, sources: Sequence[Mapping[str, Any]], schema: pa.Schema) -> Iterator[Piece]:
         cuts = Cuts(SHARD_BYTES)
@@ -128,11 +129,30 @@ class Fused:
         self.done.kept_bytes += size
 
 
-def _one_file(piece: Piece | None, pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
-    """The rows of a piece and of those after it, to the end of its file."""
+def _one_file(piece: Piece | None, pieces: Iterator[Piece]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The rows of a piece and of those after it, to the end of its file, with their bytes."""
     while piece is not None:
-        yield piece.rows
+        yield piece.rows, piece.bytes
         piece = None if piece.file_ends else next(pieces, None)
+
+
+def _gathered(parts: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[pa.RecordBatch]:
+    """Batches of half a row group at least, as far as there are: what a filter leaves of each would be too few rows for
+    the next stage, which pays some milliseconds for every batch."""
+    waiting: list[pa.RecordBatch] = []
+    size = rows = 0
+    for batch, more in parts:
+        waiting.append(batch)
+        size, rows = size + more, rows + len(batch)
+        if 2 * size >= ROW_GROUP_BYTES or 2 * rows >= ROW_GROUP_ROWS:
+            yield _joined(waiting)
+            waiting, size, rows = [], 0, 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 def _fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
