@@ -74,11 +74,16 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
             "reads": p.parent or f"{len(p.sources)} sources",
             "run": p.why is not None,
             "why": p.why or "done",
+            "fused": p.fused and p.why is not None,
         }
         for p in plan.stages
     ]
     size = sum(s.size for p in plan.stages for s in p.sources if s.start == 0)
-    lines = [f"{r['stage']:<18} reads {r['reads']:<16} {'run: ' if r['run'] else ''}{r['why']}" for r in rows]
+    lines = [
+        f"{r['stage']:<18} reads {r['reads']:<16} {'run: ' if r['run'] else ''}{r['why']}"
+        f"{', in one pass with the next' if r['fused'] else ''}"
+        for r in rows
+    ]
     lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {plan.out}")
     return rows, "\n".join(lines)
 

@@ -66,16 +66,18 @@ def test_a_changed_setting_runs_that_stage_and_those_after_it(cli: Cli, tmp_path
     assert plan.stdout.splitlines()[0].endswith("done")
 
 
+@pytest.mark.parametrize(("how", "wanted"), [("keep", 6), ("fuse", 4)])
 def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(
-    cli: Cli, tmp_path: Path, environment: dict[str, str]
+    cli: Cli, tmp_path: Path, environment: dict[str, str], how: str, wanted: int
 ) -> None:
     recipe = write(tmp_path, "pause: 0.1", "pause: 0.05")
+    recipe.write_text(f"intermediates: {how}\n{recipe.read_text()}")
     began = time.monotonic()
     assert cli("run", recipe, "--out", "calm", "--workers", 2).returncode == 0
     took = time.monotonic() - began
     chance, kills, attempts, whole = random.Random(7), 0, 0, False
     command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", "stormy", "--workers", "2", "--quiet"]
-    while kills < 10:
+    while kills < wanted:
         assert (attempts := attempts + 1) <= 60, "runs end before they can be disturbed"
         process = subprocess.Popen(
             [*command, "--force", "make"] if whole else command,

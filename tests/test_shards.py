@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import shards, shuffle
-from pipeline.shards import ShardWriter, read_batches, row_bytes
+from pipeline.shards import Cuts, Piece, ShardWriter, file_stem, read_batches, row_bytes
 from pipeline.shuffle import RunWriter, cut, merge
 
 TEXT = pa.schema([("id", pa.string()), ("text", pa.large_string())])
@@ -66,6 +66,31 @@ def test_a_writer_rolls_at_its_limit_and_refuses_other_columns(tmp_path: Path) -
     assert [f.name for f in writer.files] == ["x.parquet", "x_001.parquet"]
     assert [f.rows for f in writer.files] == [1, 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.parquet", "x_001.parquet"]
+
+
+@given(st.lists(st.text(max_size=40), max_size=60), st.lists(st.integers(0, 9), max_size=12), st.integers(1, 500))
+@settings(deadline=None)
+def test_cuts_end_files_where_the_writer_of_shards_does(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], sizes: list[int], roll: int
+) -> None:
+    rows = [{"id": str(k), "text": text} for k, text in enumerate(texts)]
+    folder = tmp_path_factory.mktemp("cuts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROW_GROUP_BYTES", 100)
+        with ShardWriter(folder, folder, "x", TEXT, roll=roll, even_empty=False) as writer:
+            for batch in batches_of(rows, []):
+                writer.write(batch)
+        cuts = Cuts(roll)
+        pieces = [piece for batch in batches_of(rows, sizes) for piece in cuts.pieces(batch)]
+    files: list[list[Piece]] = [[]]
+    for piece in pieces:
+        files[-1].append(piece)
+        files += [[]] * piece.file_ends
+    names = [file_stem("x", k) for k, file in enumerate(files) if file]
+    assert [file.name for file in writer.files] == [f"{name}.parquet" for name in names]
+    assert [file.rows for file in writer.files] == [sum(len(p.rows) for p in file) for file in files if file]
+    assert [file.text_bytes for file in writer.files] == [sum(p.bytes for p in file) for file in files if file]
+    assert [row for piece in pieces for row in piece.rows.to_pylist()] == rows
 
 
 def test_row_bytes_counts_text_and_lists() -> None:

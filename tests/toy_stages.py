@@ -124,6 +124,16 @@ class Loses(Stage):
             yield Emit(batch.slice(1))
 
 
+class Stops(Stage):
+    """Reads the first batch of a shard and no more."""
+
+    def steps(self) -> tuple[Step, ...]:
+        return (Each("stop", self._run, lambda schema: schema),)
+
+    def _run(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        yield Emit(next(batches))
+
+
 class DiesOnce(Stage):
     """Kills its own worker the first time it sees shard 0."""
 
