@@ -35,8 +35,9 @@ class Settings(BaseModel):
     )
     intermediates: Literal["keep", "fuse"] = Field(
         "keep",
-        description="fuse: neighbouring stages that look at one document at a time run in one pass, and only the last "
-        "of them writes shards; drops are written by each, and the bytes at the end are the same.",
+        description="fuse: neighbouring stages that look at one document at a time run in one pass, ingest with them "
+        "unless a source is very large, and only the last of them writes shards; drops are written by each, and the "
+        "bytes at the end are the same.",
     )
 
 

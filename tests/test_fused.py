@@ -229,6 +229,15 @@ def test_a_source_of_great_size_is_not_fused(tmp_path: Path) -> None:
     assert "01-ingest          reads 1 sources        run: not done yet, in one pass with the next" in text
 
 
+def test_each_shard_of_a_pass_has_an_empty_scratch_folder_and_no_number(tmp_path: Path) -> None:
+    sources(tmp_path / "in")
+    recipe = RECIPE.partition("  - use: toy")[0] + "  - use: toy_stages:Notes\n"
+    run(tmp_path / "thin", "fuse", limit=4000, recipe=recipe)
+    shards = sorted((tmp_path / "thin/02-notes").glob("part-00000*"))
+    assert len(shards) > 2
+    assert {note for path in shards for note in pq.read_table(path)["meta"].to_pylist()} == {"-1 of -1, None"}
+
+
 def test_a_step_that_leaves_rows_unread_fails_the_books(tmp_path: Path) -> None:
     sources(tmp_path / "in")
     recipe = (

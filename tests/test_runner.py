@@ -67,7 +67,7 @@ def test_a_changed_setting_runs_that_stage_and_those_after_it(cli: Cli, tmp_path
 
 
 @pytest.mark.parametrize(("how", "wanted"), [("keep", 6), ("fuse", 4)])
-def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(
+def test_killed_at_random_it_ends_with_the_same_bytes(
     cli: Cli, tmp_path: Path, environment: dict[str, str], how: str, wanted: int
 ) -> None:
     recipe = write(tmp_path, "pause: 0.1", "pause: 0.05")

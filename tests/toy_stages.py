@@ -134,6 +134,21 @@ class Stops(Stage):
         yield Emit(next(batches))
 
 
+class Notes(Stage):
+    """Leaves a file in its scratch folder, which must be empty before, and the shard's number in `meta`."""
+
+    def steps(self) -> tuple[Step, ...]:
+        return (Each("note", self._run, lambda schema: schema),)
+
+    def _run(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        assert not list(task.scratch.iterdir())
+        (task.scratch / "note").touch()
+        for batch in batches:
+            notes = {"meta": pa.array([f"{task.index} of {task.count}, {task.limit}"] * len(batch), pa.string())}
+            columns = [notes.get(name, batch[name]) for name in batch.schema.names]
+            yield Emit(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
+
+
 class DiesOnce(Stage):
     """Kills its own worker the first time it sees shard 0."""
 

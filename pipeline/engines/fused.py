@@ -50,7 +50,7 @@ def from_sources(step: Each, task: Task, sources: Sequence[Mapping[str, Any]]) -
 
 def of_a_shard(task: Task) -> Task:
     """The task of a stage that reads shards, within one that reads sources: which shard of all it has is not known."""
-    return replace(task, index=-1, count=-1, limit=None)
+    return replace(task, index=-1, count=-1, limit=None, scratch=task.scratch / "shard")
 
 
 @dataclass(frozen=True)

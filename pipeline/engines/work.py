@@ -88,8 +88,7 @@ def run_task(spec: TaskSpec, report: Any) -> TaskResult:
     stage = load_stage(spec.use, spec.settings, spec.search)
     step = next(step for step in stage.steps() if step.name == spec.step)
     scratch = Path(spec.scratch)
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    _empty(scratch)
     beside = pa.concat_tables([pq.read_table(spec.beside, use_threads=False)]) if spec.beside else None
     task = Task(
         stage=spec.stage,
@@ -183,6 +182,8 @@ class _Job:
             schema = pq.read_schema(self.spec.inputs[0]).remove_metadata()
             shards, rest = iter([Shard(self.spec.stem, self._read(), schema)]), self.fused
         for shard in shards:
+            if self.spec.sources:
+                _empty(self.task.scratch)
             through = reduce(lambda one, fused: fused.through(one), rest, shard)
             yield through
             if self.fused:
@@ -238,6 +239,11 @@ class _Job:
         self.result.rows = read
         if self.spec.phase == "each" and (self.spec.last or self.spec.sources):
             self.streams.balance(self.spec.key, read, sum(file.rows for file in self.result.files.get("rows", [])))
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _as_they_are(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
