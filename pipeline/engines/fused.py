@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from pipeline.engines.spare import restore
 from pipeline.engines.streams import Link, LinkResult, Streams
 from pipeline.shards import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SHARD_BYTES, Cuts, Piece, file_stem, row_bytes
 from pipeline.stage import Each, Emit, Source, Stage, Task
@@ -31,6 +32,8 @@ def load_stage(use: str, settings: Mapping[str, Any], search: list[str]) -> Stag
         if folder not in sys.path:
             sys.path.append(folder)
     module, _, name = use.partition(":")
+    if module.partition(".")[0] != "stages":
+        restore()
     stage = getattr(importlib.import_module(module), name).model_validate(settings)
     if not isinstance(stage, Stage):
         raise TypeError(f"{use} is not a Stage")

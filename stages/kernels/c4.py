@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inlined, inner, leaf
+
 SPACE, LINE = 1, 2
 """Bits of a character's class: blank, line separator of Unicode."""
 LOREM, CURLY, LONG_WORD, NO_MARK, FEW_WORDS, JAVASCRIPT, POLICY = range(7)
@@ -38,10 +40,6 @@ ONES, TOPS, CONTROLS, OPENS = (np.uint64(byte * 0x0101010101010101) for byte in 
 WHICH = np.uint64(0x01020304050607)
 """Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in."""
 EDIT, NEEDED = (np.frombuffer(text, np.uint8) for text in (b"edit]", b"citation needed]"))
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -150,7 +148,7 @@ def take_words(
             cited += 1
 
 
-@njit(nogil=True)
+@inner
 def _doubled(rows: Any) -> Any:
     """The rows in an array with room for twice as many."""
     larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inlined, leaf
+
 PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST = (1 << bit for bit in range(2, 12))
 SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(17, 21))
 """Bits of a character's class; `stages.words` says what each means."""
@@ -26,10 +28,6 @@ EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(ord, "–~—@_?#"
 UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord, "CAUSfcks")
 LONGEST, LONGEST_TAIL = 32, 5
 """Bytes of the longest exception (at most), characters of the longest TAIL."""
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inner, leaf
+
 REAL, LETTER, SHIFT = 1, 2, np.uint32(7)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
 MIX, LOW, HALF = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xFFFFFFFF), np.uint64(32)
 """A hash's multiplier; the low half of a table's entry, a place, and how far the stamp above it is shifted."""
 ONE, BIT, BITS, NEVER = np.uint64(1), np.uint32(1), np.uint32(0xFFFFFFFF), 1 << 62
 """A step; a bit and all bits of the n's whose repeats are asked for; a width that no walk reaches."""
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""A kernel for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -64,7 +63,7 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
     return totals
 
 
-@njit(nogil=True)
+@inner
 def _plan(widths: Any, places: Any) -> Any:
     """What a walk looks up: (int64[t + 1, 2], widths with a commonest n-gram's column, the narrowest even without one
     and NEVER; int64[b, 2], widths with a repeats' column, by bit; uint32[widest + 1], the bits of those that a depth

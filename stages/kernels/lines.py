@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inlined, inner, leaf
+
 SPACE, LINE, TERMINAL = 1, 2, 1 << 14
 """Bits of a character's class: blank, line separator of Unicode, terminal mark."""
 RETURN, DOT, HASH, HYPHEN, NEWLINE = map(ord, "\r.#-\n")
@@ -22,10 +24,6 @@ ONES, TOPS, BREAKS, HASHES, DOTS, CONTROLS, ALL = (
 )
 PLACES, PRIME = np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
 """Eight bytes at once: the same byte eight times; what tells which byte the lowest bit is in; a hash's multiplier."""
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @leaf
@@ -157,7 +155,7 @@ def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
     return True
 
 
-@njit(nogil=True)
+@inner
 def _masks(data: Any, starts: Any, ends: Any) -> Any:
     """Slots, less one, of a table for the lines and the paragraphs of each text, and one for the largest."""
     masks, most = np.empty(len(starts), np.int64), np.int64(3)

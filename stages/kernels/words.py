@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.leaf import inlined, inner, leaf
+
 SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
 SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
 BEYOND = 1 << 31
@@ -34,10 +36,6 @@ ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
 halves."""
 BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 16384
 """A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
-
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-"""Kernels for other kernels: no reference counts, no wrappers for Python, which cost more than the work."""
 
 
 @njit(cache=True, nogil=True)
@@ -143,7 +141,7 @@ def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks
         hashes[word], marks[word] = _hash(data, starts[word], ends[word]), _mark_of(some, every, length)
 
 
-@njit(nogil=True)
+@inner
 def _near(table: Any) -> Any:
     """The classes of bytes: uint32[256]."""
     near = np.empty(256, np.uint32)
@@ -152,7 +150,7 @@ def _near(table: Any) -> Any:
     return near
 
 
-@njit(nogil=True)
+@inner
 def _doubled(rows: Any) -> Any:
     """The rows in an array with room for twice as many."""
     larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)
