@@ -53,7 +53,7 @@ def find_words(
     """
     firsts = np.zeros(len(starts) + 1, np.int64)
     memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
-    inner, count = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0)
+    within, count = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0)
     chunks: Any = np.int64(0)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
@@ -67,7 +67,7 @@ def find_words(
                 hashes[count], marks[count] = _hash_of_block(block, size), _plain(size) | flags
                 i, count = begin + size, count + 1
                 continue
-            i, kind, mark, last = _read(data, begin, end, size, near, table, inner)
+            i, kind, mark, last = _read(data, begin, end, size, near, table, within)
             ended = np.int64(kind == ENDED)
             state = _hash(data, begin, i - ended)
             if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION)):
@@ -180,7 +180,7 @@ def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) 
 
 
 @inlined
-def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, inner: Any) -> Any:
+def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, within: Any) -> Any:
     """A chunk: (where it ends, its kind, the mark of it or of all but its suffix, that of its suffix).
 
     size: ASCII letters it begins with, 8 for that many and more. A run of them, with a blank or one suffix after it,
@@ -208,12 +208,12 @@ def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, inn
         before, rest, all_rest, last = last, some, every, now
         some, every, first = some | now, every & now, first if length else now
         length, i = length + 1, i + width
-        if rest & inner or (length == 2 and first & EDGE):
+        if rest & within or (length == 2 and first & EDGE):
             return _chunk_end(data, i, end, near, table), OTHER, some, some
     mark = _mark_of(some, every, length)
-    if length == 1 or not (some & inner or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
+    if length == 1 or not (some & within or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
         return i, LONE if length == 1 else WHOLE, mark, mark
-    plain = not (rest & inner or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT))
+    plain = not (rest & within or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT))
     if plain and data[i - 1] < 0x80 and (last & SUFFIX or (data[i - 1] == DOT and before & STOPPED)):
         return i, ENDED, _mark_of(rest, all_rest, length - 1), _mark_of(last, last, 1)
     return i, OTHER, mark, mark
