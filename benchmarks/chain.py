@@ -85,7 +85,7 @@ for k, chain in enumerate(chains):
 
 def main() -> None:
     """Runs and prints."""
-    given = arguments(__doc__ or "", megabytes=60, encodes=True)
+    given = arguments(__doc__ or "", megabytes=240, encodes=True)
     show(given, rows(given))
 
 
@@ -106,7 +106,9 @@ def rows(given: argparse.Namespace) -> Iterator[Row | Measure]:
         answers += f"{other:,}; wanted: {wanted} ×"
         yield Row(f"chain, {how}", "english", megabytes(texts), "datatrove", runs, [theirs], answers)
         start = median(ours(one, how, file, folder / "start") for _ in range(given.turns))
-        details.append(Measure(f"CPU seconds, {how}", "english", spent(folder / "run", runs[-1], start)))
+        details.append(
+            Measure(f"CPU seconds, {how}", "english", spent(folder / "run", runs[-1], start, megabytes(texts)))
+        )
     yield from details
     shutil.rmtree(folder)
 
@@ -127,14 +129,17 @@ def rows_of(stage: Path) -> list[argparse.Namespace]:
     return [argparse.Namespace(**file) for file in manifest["files"].get("rows", [])]
 
 
-def spent(run: Path, whole: float, start: float) -> str:
-    """Where a run's CPU seconds went: each stage by its events, and of it all what a run of one document costs."""
+def spent(run: Path, whole: float, start: float, size: float) -> str:
+    """Where a run's CPU seconds went: each stage by its events, and of it all what a run of one document costs.
+
+    size: MB of text.
+    """
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     stages = {event["stage"]: event["cpu_seconds"] for event in events if event["event"] == "StageDone"}
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items())
     return (
         f"{whole:.2f}: {parts}, outside stages {whole - sum(stages.values()):.2f}; "
-        f"a run of one document takes {start:.2f}"
+        f"a run of one document takes {start:.2f}, beyond which {size / (whole - start):.1f} MB take a second"
     )
 
 

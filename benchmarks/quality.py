@@ -1,6 +1,7 @@
 """The English quality rules, all scored, against datatrove's filters: quality.py CORPORA [--peer-python PYTHON].
 
-The four rule sets judge the same texts, drops and scores included. datatrove runs its four filters with their defaults,
+The four rule sets judge the same texts, drops and scores included: prose, code, and web pages (the field `html` of
+CORPORA/html) by the text that resiliparse finds in them. datatrove runs its four filters with their defaults,
 set by set on the text as it is; each stops at the first rule broken, where the stage scores all of them. Answers: the
 share of documents that each set decides alike.
 """
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from resiliparse.extract.html2text import extract_plain_text
 
 from benchmarks.harness import (
     Row,
@@ -51,9 +55,10 @@ def main() -> None:
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
-    """A row for English prose, and one for code, which most rules drop."""
-    for kind, share in (("english", 1.0), ("code", 0.25)):
-        texts = documents(given.corpora, kind, given.megabytes * share)
+    """A row for English prose, one for web pages, and one for code, which most rules drop."""
+    for kind in ("english", "html", "code"):
+        read = pages if kind == "html" else documents
+        texts = read(given.corpora, kind, given.megabytes)
         found, run = batches(texts), step_of(Quality())
         turn = peer(given.peer_python, PEER, texts, given.core)
         ours, theirs, _, their = in_turn(lambda run=run, found=found: run(found), turn, given.turns)
@@ -67,6 +72,21 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
             agreement(found, their),
             reading_and_writing(found),
         )
+
+
+def pages(corpora: Path, kind: str, most: float) -> list[str]:
+    """The main text of the first web pages of CORPORA/kind, about so many megabytes."""
+    texts, room = [], most * 1e6
+    for path in sorted((corpora / kind).glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(64, columns=["html"]):
+            for html in filter(None, batch["html"].to_pylist()):
+                text = extract_plain_text(html, main_content=True)
+                if room > 0 and text:
+                    texts.append(text)
+                    room -= len(text.encode())
+            if room <= 0:
+                return texts
+    return texts
 
 
 def agreement(found: list[pa.RecordBatch], their: list[list[bool]]) -> str:
