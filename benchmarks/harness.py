@@ -207,9 +207,14 @@ def step_of(stage: Stage) -> Callable[[Sequence[pa.RecordBatch]], list[Any]]:
     step = stage.steps()[0]
     if not isinstance(step, Each):
         raise TypeError(f"{type(stage).__name__} does not begin with an Each")
-    folder = Path(tempfile.mkdtemp())
-    task = Task(stage="00-bench", seed=0, index=0, count=1, folder=folder, scratch=folder)
+    task = bench_task()
     return lambda found: list(step.run(iter(found), task))
+
+
+def bench_task() -> Task:
+    """What a step's functions are told."""
+    folder = Path(tempfile.mkdtemp())
+    return Task(stage="00-bench", seed=0, index=0, count=1, folder=folder, scratch=folder)
 
 
 def peer(python: Path, script: str, texts: Sequence[str], core: int) -> Callable[[bool], tuple[float, Any]]:

@@ -87,13 +87,14 @@ def main() -> None:
 
 
 def rows(given: argparse.Namespace) -> Iterator[Any]:
-    """A row for each peer."""
+    """A row for each peer; then what signing alone does."""
     from statistics import median
 
     import pyarrow.parquet as pq
 
     from benchmarks.dedup_rounds import copying, kept_ids, peer, rounds, run, sample, seconds
-    from benchmarks.harness import Row, megabytes
+    from benchmarks.harness import Measure, Row, batches, bench_task, megabytes, timed
+    from stages.near_dedup import NearDedup
 
     truth = given.corpora / "neardup_truth"
     columns = pq.read_table(truth / "pairs.parquet").to_pydict()
@@ -101,7 +102,8 @@ def rows(given: argparse.Namespace) -> Iterator[Any]:
     held = Path(tempfile.mkdtemp())
     docs = sample(truth / "subset.parquet", given.megabytes, held / "docs.parquet")
     table = pq.read_table(docs)
-    size, ids = megabytes(table["text"].to_pylist()), set(table["id"].to_pylist())
+    texts, ids = table["text"].to_pylist(), set(table["id"].to_pylist())
+    size = megabytes(texts)
 
     def ours(folder: Path) -> dict[str, Any]:
         cost, stage = run(RECIPE.format(path=docs), folder / "run")
@@ -125,6 +127,9 @@ def rows(given: argparse.Namespace) -> Iterator[Any]:
         yield Row(
             "near_dedup", "neardup_truth", size, name, seconds(found["ours"]), seconds(found[name]), answers, disk
         )
+    task, read = bench_task(), batches(texts)
+    signed = median(timed(lambda: list(NearDedup()._sign(iter(read), task))) for _ in range(given.turns))
+    yield Measure("signatures and their bands", "neardup_truth", f"{size / signed:,.0f} MB/s", "at least 150 MB/s")
 
 
 def judge(kept: set[str], ids: set[str], pairs: dict[tuple[str, str], float]) -> str:

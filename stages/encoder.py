@@ -24,6 +24,8 @@ CHECKED = 3
 """Documents of each batch that both encoders encode."""
 CHECKED_BYTES = 1 << 20
 """Longer documents are not chosen for the check: `tokenizers` takes a third of a second for a megabyte."""
+REMEMBERED_BYTES = 128 << 20
+"""Text after which gigatoken is opened anew, which takes a tenth of a second."""
 PIECE_BYTES = 1 << 20
 """Bytes handed to `tokenizers` at once: its results take about twenty times the memory of the ids."""
 
@@ -46,7 +48,7 @@ class Encoder:
     def encode(self, texts: pa.Array, ranks: NDArray[np.uint64] | None = None) -> Ids:
         """The ids of a large_string or string array without nulls. ranks: the lowest are checked; else the first."""
         if self.fast is not None and len(texts):
-            found = _by_gigatoken(self.fast, texts)
+            found: Ids = self.fast.encode(texts)
             if self._agrees(texts, found, ranks):
                 return found
             self.fast, self.why = None, "gigatoken's ids differ from those of tokenizers"
@@ -93,29 +95,41 @@ def _exact(file: Path) -> Any:
     return exact
 
 
-def _gigatoken(file: Path) -> tuple[Any, str]:
-    """gigatoken's tokenizer of a tokenizer.json and "", or None and why not.
+class _Gigatoken:
+    """gigatoken's tokenizer, opened anew from time to time: it remembers every word, 0.3 MB for a MB of text."""
 
-    gigatoken takes special tokens in a text for special, so it is given the file without them.
-    """
-    try:
+    def __init__(self, source: str) -> None:
+        """source: a tokenizer.json without special tokens, which gigatoken would see in texts. As `Tokenizer`."""
+        self.source = source
+        self._open()
+
+    def _open(self) -> None:
         from gigatoken import Tokenizer
-    except ImportError:
-        return None, "gigatoken is not installed"
+
+        self.tokenizer, self.bytes = Tokenizer.from_json(self.source), 0
+
+    def encode(self, texts: pa.Array) -> Ids:
+        """The ids of texts."""
+        import awkward as ak
+
+        if self.bytes > REMEMBERED_BYTES:
+            self._open()
+        self.bytes += pc.sum(pc.binary_length(texts)).as_py() or 0
+        layout = self.tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout.to_ListOffsetArray64(True)
+        return layout.content.data.view(np.int32), layout.offsets.data
+
+
+def _gigatoken(file: Path) -> tuple[_Gigatoken | None, str]:
+    """gigatoken's tokenizer of a tokenizer.json and "", or None and why not."""
     plain = json.loads(file.read_bytes())
     plain["added_tokens"] = [token for token in plain["added_tokens"] if not token["special"]]
     plain["post_processor"] = plain["truncation"] = plain["padding"] = None
     try:
-        return Tokenizer.from_json(json.dumps(plain)), ""
+        return _Gigatoken(json.dumps(plain)), ""
+    except ImportError:
+        return None, "gigatoken is not installed"
     except (RuntimeError, ValueError) as error:
         return None, f"gigatoken does not take this tokenizer: {error}"
-
-
-def _by_gigatoken(tokenizer: Any, texts: pa.Array) -> Ids:
-    import awkward as ak
-
-    layout = tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout.to_ListOffsetArray64(True)
-    return layout.content.data.view(np.int32), layout.offsets.data
 
 
 def _pieces(texts: pa.Array, size: int) -> list[pa.Array]:

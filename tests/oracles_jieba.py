@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import accumulate
-from math import log
-from typing import Any
 
-from stages.jieba import IMPOSSIBLE, STATES, read_tables
+from stages.jieba import NONE, tables
+from stages.kernels.jieba import FIRST_HAN
 
+STATES = "BEMS"
+IMPOSSIBLE = -3.14e100
 BLOCK = re.compile(r"[\u4e00-\u9fd5a-zA-Z0-9+#&._%-]+|\S")
 HAN_OR_NOT = re.compile(r"[\u4e00-\u9fd5]+|[^\u4e00-\u9fd5]+")
 NUMBER_OR_SIGNS = re.compile(r"[a-zA-Z0-9]+(?:\.[0-9]+)?%?|[^a-zA-Z0-9]+")
@@ -17,19 +17,32 @@ NUMBER_OR_SIGNS = re.compile(r"[a-zA-Z0-9]+(?:\.[0-9]+)?%?|[^a-zA-Z0-9]+")
 @cache
 def dictionary() -> tuple[dict[str, float], set[str], float]:
     """Each word's score, every beginning of a word, and the score of a character that begins none."""
-    found = read_tables()
-    total = log(found["total"])
-    words = found["words"].split("\n")
-    scores = {word: log(count) - total for word, count in zip(words, found["frequencies"], strict=True)}
-    return scores, {part for word in words for part in accumulate(word)}, log(1) - total
+    ids, links, values, unseen, _ = tables()
+    chars = {number: chr(code) for code, number in enumerate(ids.tolist()) if number}
+    bases, parents = links[:, 0].tolist(), links[:, 1].tolist()
+    beginnings = {0: ""}
+    for number in range(1, len(parents)):
+        row, path = number, []
+        while row not in beginnings and parents[row] >= 0:
+            path.append(row)
+            row = parents[row]
+        for below in reversed(path):
+            beginnings[below] = beginnings[parents[below]] + chars[below - bases[parents[below]]]
+    scores = {word: float(values[row, 1]) for row, word in beginnings.items() if values[row, 1] != NONE}
+    return dict(sorted(scores.items())), set(beginnings.values()), unseen
 
 
 @cache
-def model() -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
-    """The chances of first states, of a state after a state, and of a character by state."""
-    found = read_tables()
-    emission = {s: dict(zip(e["characters"], e["values"], strict=True)) for s, e in found["emission"].items()}
-    return found["start"], found["transition"], emission
+def model() -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """The chances of first states, of a state after a state, and of a Han letter by state."""
+    table = tables().model
+    named = [dict(zip(STATES, row, strict=True)) for row in table.tolist()]
+    after = {
+        s: {t: chance for t, chance in row.items() if chance > IMPOSSIBLE}
+        for s, row in zip(STATES, named, strict=False)
+    }
+    emission = {s: {chr(FIRST_HAN + k): row[s] for k, row in enumerate(named[5:])} for s in STATES}
+    return named[4], after, emission
 
 
 def words(text: str) -> list[str]:

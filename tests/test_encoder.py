@@ -84,6 +84,16 @@ _loaded: dict[Path, Encoder] = {}
 
 
 @pytest.mark.usefixtures("slow")
+def test_gigatoken_is_opened_anew_and_says_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, texts = Encoder(folder), pa.array(TEXTS, pa.large_string())
+    if encoder.fast is None:
+        return  # this pattern is encoded by `tokenizers`
+    first, before = rows(*encoder.encode(texts)), encoder.fast.tokenizer
+    monkeypatch.setattr(encoder_module, "REMEMBERED_BYTES", 0)
+    assert rows(*encoder.encode(texts)) == first == plain(folder, TEXTS)
+    assert encoder.fast.tokenizer is not before
+
+
 def test_without_gigatoken_the_ids_are_the_same_and_it_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "PIECE_BYTES", 50)
     encoder = Encoder(folder)
