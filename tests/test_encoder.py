@@ -83,7 +83,6 @@ def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str]) 
 _loaded: dict[Path, Encoder] = {}
 
 
-@pytest.mark.usefixtures("slow")
 def test_gigatoken_is_opened_anew_and_says_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, texts = Encoder(folder), pa.array(TEXTS, pa.large_string())
     if encoder.fast is None:
@@ -94,6 +93,7 @@ def test_gigatoken_is_opened_anew_and_says_the_same(folder: Path, monkeypatch: p
     assert encoder.fast.tokenizer is not before
 
 
+@pytest.mark.usefixtures("slow")
 def test_without_gigatoken_the_ids_are_the_same_and_it_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "PIECE_BYTES", 50)
     encoder = Encoder(folder)
