@@ -1,15 +1,15 @@
 """How fast a model trains here, beside transformers' Llama and litgpt's GPT of the same shape, on the same tokens.
 
 Runs: python -m benchmarks.train [--threads 2] [--rounds 3] [--peer-python PYTHON]; meant to end in about ten minutes on
-two quiet cores. The peers' Python has torch of the version here, transformers, and litgpt with what it imports
-(lightning, torchmetrics, jsonargparse, huggingface_hub, safetensors; install litgpt with --no-deps and those beside it,
-or pip may change torch); nothing of Gristmill's is needed there. Without one, transformers runs here and litgpt is left
-out. Compiling needs a C++ compiler.
+two quiet cores. The peers' Python has what `train-peers.txt` says and litgpt, installed with --no-deps lest pip change
+torch (`make bench-train` makes one); nothing of Gristmill's is needed there. Without one, transformers runs here and
+litgpt is left out. Compiling needs a C++ compiler.
 
 Each step is forward, backward, clipping and fused AdamW on 8 rows of 512 tokens, 4 layers, width 256, vocabulary 8192,
 tied embeddings. Peers see whole rows; ours also documents of lognormal length, in which attention stays. Every
-contender runs in a process of its own, in turn, several rounds. Ours has the environment that `stages.train` sets
-before torch is loaded; a peer is tried with that and with torch's own, and goes on with the one that was faster for it.
+contender runs in a process of its own, in turn, several rounds. Each is tried with the environment that `stages.train`
+sets before torch is loaded (threads sleep soon, for machines that have other work) and with torch's own (they spin),
+and goes on with the one that was faster for it; the table says where that was torch's own.
 Prints the median over rounds of each process's median step: tokens per second, CPU seconds (which a busy machine
 falsifies less), the ratios, and the share of the highest measured peak of the machine's matrix products.
 """
@@ -202,7 +202,7 @@ def main() -> None:
     for number in range(asked.rounds):
         for key, results in found.items():
             results.append(_in_process(key, best[key], asked))
-            if number == 0 and not key[1].startswith("ours"):
+            if number == 0:
                 other = _in_process(key, plain, asked)
                 if other["seconds"] < results[0]["seconds"]:
                     best[key], results[0] = plain, other
