@@ -19,13 +19,11 @@ from pydantic import Field
 
 from pipeline.rows import DOCUMENT, drop_rows, with_column, with_field
 from pipeline.stage import Each, Emit, Problem, Stage, Task, each_batch, resolve
+from stages.letters import Letters
 
 UNKNOWN = "und"
 """The label of a text in which a backend finds nothing to go by (ISO 639-2)."""
-NO_LETTERS = "Zyyy"
 MOST_WEIGHTS = 4096
-KANA_SHARE = 10
-"""Han letters count as Japanese where at least one in so many letters of Han and kana is kana."""
 SCRIPT = pa.field("language", pa.struct([pa.field("script", pa.string())]))
 
 Span = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
@@ -88,15 +86,16 @@ class Language(Stage):
 
     def _label(self, batch: pa.RecordBatch, task: Task) -> Emit:
         span = _span(batch, self.max_chars)
-        labels, scores = self._identify(span, task)
+        letters = Letters.of(*span)
+        labels, scores = self._identify(span, letters, task)
         batch = with_column(batch, DOCUMENT.field("lang"), pa.array(labels, pa.string()))
         batch = with_column(batch, DOCUMENT.field("lang_score"), pa.array(scores.astype(np.float32)))
-        scripts = pa.StructArray.from_arrays([pa.array(script_names(*span), pa.string())], fields=list(SCRIPT.type))
+        scripts = pa.StructArray.from_arrays([pa.array(letters.scripts(), pa.string())], fields=list(SCRIPT.type))
         return self._sieve(with_column(batch, SCRIPT, scripts), labels, scores.astype(np.float32), task)
 
-    def _identify(self, span: Span, task: Task) -> Labels:
+    def _identify(self, span: Span, letters: Letters, task: Task) -> Labels:
         if self.backend == "langid":
-            return _langid().classify(span)
+            return _langid().classify(_as_langid_reads(span, letters.may_be_read_anew()))
         texts = [str(span[0].data[a:b], "utf-8") for a, b in zip(*span[1:], strict=True)]
         found = [self._ask(text, task) for text in texts]
         return [label for label, _ in found], np.array([score for _, score in found], np.float64)
@@ -146,7 +145,7 @@ class Langid(NamedTuple):
         """Label and probability of each text, as py3langid's `classify` with `norm_probs` gives them."""
         from stages.kernels.langid import classify
 
-        winners, scores = classify(*_as_langid_reads(span), *self.arrays)
+        winners, scores = classify(*span, *self.arrays)
         return [self.labels[k] for k in winners], scores
 
 
@@ -163,23 +162,25 @@ def _langid() -> Langid:
     with np.load(io.BytesIO(zstandard.decompress(packed)), allow_pickle=False) as model:
         labels = model["labels"].tolist()
         alias = np.array([labels.index(label) for label in labels], np.int64)
-        weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32)).astype(np.float64)
+        weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32))
         steps = (read_only(model["automaton"]), read_only(model["byte_class"]))
         numbers = (int(model["first"]), int(model["second"]), int(model["longest"]))
         arrays = (*steps, *numbers, read_only(model["table"]), read_only(model["prior"]))
         return Langid(labels, (*arrays, read_only(alias), read_only(weights)))
 
 
-def _as_langid_reads(span: Span) -> Span:
-    """The texts as py3langid encodes them: in lower case if all is upper case, in NFC. Most are left where they lie."""
+def _as_langid_reads(span: Span, doubtful: NDArray[np.bool_]) -> Span:
+    """The texts as py3langid encodes them: in lower case if all is upper case, in NFC. Most are left where they lie.
+
+    doubtful: bool[texts], those that are to be looked at.
+    """
     import unicodedata
 
     from stages.kernels.arrow import read_only
-    from stages.kernels.text import plain_ascii
 
     data, starts, ends = span
     view, changed = data.data, {}
-    for k in np.flatnonzero(~plain_ascii(data, starts, ends)).tolist():
+    for k in np.flatnonzero(doubtful).tolist():
         text = str(view[starts[k] : ends[k]], "utf-8")
         new = unicodedata.normalize("NFC", text.lower() if text.isupper() else text)
         if new != text:
@@ -233,56 +234,3 @@ def _ask_fasttext(text: str, path: Path) -> tuple[str, float]:
     """fastText reads one line; its probabilities may pass 1 by rounding."""
     labels, scores = _fasttext(path).predict(text.replace("\n", " "), k=1)
     return (labels[0].removeprefix("__label__"), min(float(scores[0]), 1.0)) if labels else (UNKNOWN, 0.0)
-
-
-class Scripts(NamedTuple):
-    """Script of each code point, uint8[0x110000], an index of `names`; 0 for no letter."""
-
-    of: NDArray[np.uint8]
-    names: list[str]
-
-
-@cache
-def _scripts() -> Scripts:
-    """Letters by script; Han letters that only simplified or only traditional text uses count apart."""
-    from stages.kernels.arrow import read_only
-
-    folder = Path(__file__).parent / "data"
-    ranges = [line.split("\t") for line in folder.joinpath("scripts.tsv").read_text("utf-8").splitlines()]
-    one_sided = [line.split("\t") for line in folder.joinpath("han.tsv").read_text("utf-8").splitlines()]
-    names = [NO_LETTERS, *sorted({"Hans", "Hant", "Jpan", "Kore", *(code for _, _, code in ranges)})]
-    table = np.zeros(0x110000, np.uint8)
-    for first, last, code in ranges:
-        table[int(first, 16) : int(last, 16) + 1] = names.index(code)
-    for code, chars in one_sided:
-        table[[ord(char) for char in chars]] = names.index(code)
-    return Scripts(read_only(table), names)
-
-
-def script_names(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-    """The script of most letters of each text, as ISO 15924 code; of equals, the first by name.
-
-    Han with kana is Jpan, with at least as much Hangul Kore, else Hans or Hant by the letters that only one of them
-    uses, Hani if neither leads. A text without letters is Zyyy.
-    """
-    from stages.kernels.text import count_scripts
-
-    of, names = _scripts()
-    counts = count_scripts(data, starts, ends, of, len(names))
-    counts[:, 0] = 0
-    column = {name: counts[:, k] for k, name in enumerate(names)}
-    hans, hant = column["Hans"].copy(), column["Hant"].copy()
-    column["Hani"] += hans + hant
-    hans_leads, hant_leads = hans > hant, hant > hans
-    han, kana = column["Hani"].copy(), column["Hira"] + column["Kana"]
-    column["Hans"][:] = column["Hant"][:] = 0
-    japanese = (kana > 0) & (kana * KANA_SHARE >= kana + han)
-    korean = ~japanese & (column["Hang"] > 0) & (column["Hang"] >= han)
-    column["Jpan"][:] = np.where(japanese, kana + han, 0)
-    column["Kore"][:] = np.where(korean, column["Hang"] + han, 0)
-    for name, taken in (("Hani", japanese | korean), ("Hira", japanese), ("Kana", japanese), ("Hang", korean)):
-        column[name][taken] = 0
-    winners = counts.argmax(axis=1)
-    chinese = winners == names.index("Hani")
-    winners[chinese & hans_leads], winners[chinese & hant_leads] = names.index("Hans"), names.index("Hant")
-    return [names[k] for k in winners]

@@ -11,7 +11,7 @@ import numpy as np
 import regex
 from py3langid.langid import MODEL_FILE, LanguageIdentifier, visit_counts
 
-from stages.language import _scripts
+from stages.letters import table
 
 
 @cache
@@ -42,7 +42,7 @@ def script(text: str) -> str:
     counts: Counter[str] = Counter()
     hans = hant = 0
     for letter in regex.findall(r"\p{L}", text):
-        code = next((c for c in _scripts().names if len(c) == 4 and property_of(c, letter)), None)
+        code = next((c for c in table().names if len(c) == 4 and property_of(c, letter)), None)
         counts[code or ""] += 1
         hans += letter in one_sided()["Hans"]
         hant += letter in one_sided()["Hant"]

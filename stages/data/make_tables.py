@@ -1,4 +1,4 @@
-"""Makes `scripts.tsv` and `han.tsv` beside this file: run by hand when Unicode or OpenCC has a new version.
+"""Makes `scripts.tsv`, `careful.tsv`, `han.tsv` beside this file: run by hand when Unicode or OpenCC has a new version.
 
 Reads the Unicode data of the package `regex` and the character dictionaries of `opencc-python-reimplemented` (install
 both first); neither dictionary package is needed to run the pipeline.
@@ -36,6 +36,20 @@ def script_ranges() -> list[tuple[int, int, str]]:
     return [entry for entry in ranges if entry[2]]
 
 
+def careful_ranges() -> list[tuple[int, int]]:
+    """(first, last) of code points that NFC may change, or that are not assigned yet, or upper case from U+2000 on."""
+    settled = regex.compile(r"[\p{NFC_QC=Yes}&&\p{CCC=0}&&\P{Cn}&&[\P{Uppercase}||[\u0000-\u1FFF]]]", regex.V1)
+    ranges: list[tuple[int, int]] = []
+    for code in range(0x110000):
+        if settled.match(chr(code)) and not 0xD800 <= code < 0xE000:
+            continue
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1] = (ranges[-1][0], code)
+        else:
+            ranges.append((code, code))
+    return ranges
+
+
 def read_dictionary(name: str) -> dict[str, list[str]]:
     """OpenCC's lines "character, tab, its counterparts"."""
     text = files("opencc").joinpath("dictionary", name).read_text("utf-8")
@@ -57,5 +71,7 @@ def one_sided() -> tuple[str, str]:
 if __name__ == "__main__":
     rows = [f"{first:04X}\t{last:04X}\t{code}\n" for first, last, code in script_ranges()]
     (HERE / "scripts.tsv").write_text("".join(rows), "utf-8")
+    careful = [f"{first:04X}\t{last:04X}\n" for first, last in careful_ranges()]
+    (HERE / "careful.tsv").write_text("".join(careful), "utf-8")
     hans, hant = one_sided()
     (HERE / "han.tsv").write_text(f"Hans\t{hans}\nHant\t{hant}\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Text over Arrow buffers: lines that cleaning might change, line ends and blank lines, letters by script.
+"""Text over Arrow buffers: lines that cleaning might change, line ends and blank lines.
 
 Reads UTF-8 bytes and offsets; writes spans, tidied bytes or counts. `find_suspects` proves that a line would come out
 of ftfy and of the character rules as it went in, and names the lines it cannot prove; it names too many rather than too
@@ -241,30 +241,3 @@ def clip(data: Any, offsets: Any, most: int) -> Any:
                 left -= 1
             i += 1
     return ends
-
-
-@njit(cache=True, nogil=True)
-def count_scripts(data: Any, starts: Any, ends: Any, scripts: Any, kinds: int) -> Any:
-    """Letters by script of n texts: int64[n, kinds]. scripts: uint8[0x110000], each code point's script, 0 for no
-    letter."""
-    counts = np.zeros((len(starts), kinds), np.int64)
-    for k in range(len(starts)):
-        row, i, end = counts[k], starts[k], ends[k]
-        while i < end:
-            code, width = _decode(data, i)
-            row[scripts[code]] += 1
-            i += width
-    return counts
-
-
-@njit(cache=True, nogil=True)
-def plain_ascii(data: Any, starts: Any, ends: Any) -> Any:
-    """Which of n texts are all ASCII and hold a lower-case letter: bool[n]."""
-    plain = np.zeros(len(starts), np.bool_)
-    for k in range(len(starts)):
-        beyond, lower = np.uint8(0), False
-        for i in range(starts[k], ends[k]):
-            beyond |= data[i]
-            lower |= 97 <= data[i] <= 122
-        plain[k] = lower and beyond < 0x80
-    return plain
