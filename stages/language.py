@@ -19,6 +19,7 @@ from pydantic import Field
 
 from pipeline.rows import DOCUMENT, drop_rows, with_column, with_field
 from pipeline.stage import Each, Emit, Problem, Stage, Task, each_batch, resolve
+from stages.arrays import read_arrays
 from stages.letters import Letters
 
 UNKNOWN = "und"
@@ -152,21 +153,13 @@ class Langid(NamedTuple):
 @cache
 def _langid() -> Langid:
     """The model of py3langid 0.4, arranged for the kernel (`data/langid.md`)."""
-    import io
-
-    import zstandard
-
-    from stages.kernels.arrow import read_only
-
-    packed = (Path(__file__).parent / "data/langid.npz.zst").read_bytes()
-    with np.load(io.BytesIO(zstandard.decompress(packed)), allow_pickle=False) as model:
-        labels = model["labels"].tolist()
-        alias = np.array([labels.index(label) for label in labels], np.int64)
-        weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32))
-        steps = (read_only(model["automaton"]), read_only(model["byte_class"]))
-        numbers = (int(model["first"]), int(model["second"]), int(model["longest"]))
-        arrays = (*steps, *numbers, read_only(model["table"]), read_only(model["prior"]))
-        return Langid(labels, (*arrays, read_only(alias), read_only(weights)))
+    model, told = read_arrays(Path(__file__).with_name("data") / "langid.safetensors.zst")
+    labels = told["labels"].split()
+    alias = np.array([labels.index(label) for label in labels], np.int64)
+    weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32))
+    numbers = (int(told["first"]), int(told["second"]), int(told["longest"]))
+    steps = (model["automaton"], model["byte_class"], *numbers)
+    return Langid(labels, (*steps, model["table"], model["prior"], alias, weights))
 
 
 def _as_langid_reads(span: Span, doubtful: NDArray[np.bool_]) -> Span:

@@ -1,4 +1,4 @@
-"""Makes `jieba.npz.zst` beside this file: run by hand where jieba 0.42.1, numpy and zstandard are installed.
+"""Makes `jieba.safetensors.zst` beside this file: run by hand where jieba 0.42.1, numpy and zstandard are installed.
 
 Reads jieba's dictionary (`dict.txt`) and the probabilities of its hidden Markov model (`finalseg/prob_*.py`), and
 writes both as `stages.jieba` wants them, so that nothing is left to build at run time; jieba is not needed there. Word
@@ -8,15 +8,15 @@ The dictionary becomes a double-array trie (Aoe 1989). Each row is a beginning o
 of row r by the character with number c is row `base[r] + c`, if `check` of that row is r.
 """
 
-import io
 from collections import Counter
 from math import log
 from pathlib import Path
 
 import jieba
 import numpy as np
-import zstandard
 from jieba.finalseg import emit_P, start_P, trans_P
+
+from stages.arrays import write_arrays
 
 FIRST_HAN, LAST_HAN, CODES = 0x4E00, 0x9FD5, 0x10000
 STATES = "BEMS"
@@ -94,7 +94,7 @@ def trie(words, total):
     ids = np.zeros(CODES, np.uint16)
     ids[[ord(char) for char in numbers]] = list(numbers.values())
     scores = np.array([log(frequency) - log(total) for frequency in frequencies])
-    return {"ids": ids, "base": base, "check": check, "value": value, "scores": scores, "unseen": log(1) - log(total)}
+    return {"scores": scores, "base": base, "check": check, "value": value, "ids": ids}, log(1) - log(total)
 
 
 def model():
@@ -113,11 +113,9 @@ def model():
 def main():
     """Writes the file."""
     words, total = dictionary()
-    data = io.BytesIO()
-    np.savez(data, version=np.array(f"jieba {jieba.__version__}"), model=model(), **trie(words, total))
-    level = zstandard.ZstdCompressionParameters.from_level(22, window_log=27)
-    packed = zstandard.ZstdCompressor(compression_params=level).compress(data.getvalue())
-    Path(__file__).with_name("jieba.npz.zst").write_bytes(packed)
+    arrays, unseen = trie(words, total)
+    told = {"version": f"jieba {jieba.__version__}", "unseen": repr(unseen)}
+    write_arrays(Path(__file__).with_name("jieba.safetensors.zst"), {"model": model(), **arrays}, told)
 
 
 main()

@@ -1,4 +1,4 @@
-"""Makes `langid.npz.zst` beside this file: run by hand where py3langid 0.4, numpy, scipy and zstandard are installed.
+"""Makes `langid.safetensors.zst` beside this file: run by hand, with py3langid 0.4, numpy, scipy and zstandard installed.
 
 Reads py3langid's model and writes it as `stages.kernels.langid` wants it, so that nothing is left to do at run time
 (py3langid's own file takes half a second to unpack and arrange). What changes is names only: bytes that do the same
@@ -17,9 +17,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import zstandard
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+from stages.arrays import write_arrays
 
 LOW = 65_535
 LINE = 16
@@ -87,22 +88,15 @@ def main():
     table = np.zeros((feature_number.max() + 1, len(model["classes"])), np.int16)
     table[feature_number[1:]] = model["ptc"].view(np.int16)
 
-    data = io.BytesIO()
-    np.savez(
-        data,
-        version=np.array(f"py3langid {version('py3langid')}"),
-        labels=model["classes"],
-        prior=model["pc"],
-        table=table,
-        automaton=automaton,
-        byte_class=byte_class,
-        first=np.uint32(row_number[row_of[0]]),
-        second=np.uint32(second),
-        longest=np.int64(depth(nexts, row_of[0])),
-    )
-    level = zstandard.ZstdCompressionParameters.from_level(22, window_log=27)
-    packed = zstandard.ZstdCompressor(compression_params=level).compress(data.getvalue())
-    Path(__file__).with_name("langid.npz.zst").write_bytes(packed)
+    arrays = {"automaton": automaton, "prior": model["pc"], "table": table, "byte_class": byte_class}
+    told = {
+        "version": f"py3langid {version('py3langid')}",
+        "labels": " ".join(model["classes"]),
+        "first": str(row_number[row_of[0]]),
+        "second": str(second),
+        "longest": str(depth(nexts, row_of[0])),
+    }
+    write_arrays(Path(__file__).with_name("langid.safetensors.zst"), arrays, told)
 
 
 main()

@@ -4,7 +4,8 @@ Reads UTF-8 bytes and the model's arrays; writes the best class and its probabil
 summed in the order in which features are first met, sixteen of them in float32, the sums in float64; py3langid sums all
 in float32 in an order that its BLAS chooses. So the answer is the same on every machine, and its probability differs
 from py3langid's by that rounding (3.2e-4 at most in 4,200 documents, no label). The tables, 60 MB, are larger than the
-caches, which sets the speed; so eight parts of a text are read in turn: 140 MB/s of English, 80 of sixty languages.
+caches, which sets the speed; so eight parts of a text are read in turn, and likelihoods are asked for before they are
+needed: 140 MB/s of English, 95 of sixty languages.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.leaf import inner, leaf
+from stages.kernels.leaf import inner, leaf, prefetch
 
 LANES = 8
 BLOCK = 1024
 """Steps of all lanes after which features are counted."""
 TOGETHER = 16
-"""Features whose scores are summed in float32."""
+"""Features whose scores are summed in float32, while the likelihoods of as many are fetched."""
+LINE = 32
+"""Likelihoods of a cache line."""
 ROW_BITS = np.uint32(16)
 FEATURE_MASK = np.uint32(0xFFFF)
 UPPER = np.uint32(1 << 16)
@@ -72,6 +75,8 @@ def classify(
         scores[:] = 0.0
         for low in range(0, found, TOGETHER):
             part[:] = 0.0
+            for feature in seen[low + TOGETHER : min(low + 2 * TOGETHER, found)]:
+                _ask_for(table[feature])
             for feature in seen[low : min(low + TOGETHER, found)]:
                 count = counts[feature]
                 counts[feature] = 0
@@ -146,6 +151,13 @@ def _count(entries: Any, second: int, counts: Any, seen: Any, found: int) -> int
         found += count == 0
         counts[feature] = count + 1
     return found
+
+
+@leaf
+def _ask_for(row: Any) -> None:
+    for c in range(0, len(row), LINE):
+        prefetch(row, c)
+    prefetch(row, len(row) - 1)
 
 
 @inner
