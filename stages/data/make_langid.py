@@ -1,4 +1,4 @@
-"""Makes `langid.safetensors.zst` beside this file: run by hand, with py3langid 0.4, numpy, scipy and zstandard installed.
+"""Makes `langid.safetensors.zst` beside this file, by hand, where py3langid 0.4, numpy, scipy, zstandard are installed.
 
 Reads py3langid's model and writes it as `stages.kernels.langid` wants it, so that nothing is left to do at run time
 (py3langid's own file takes half a second to unpack and arrange). What changes is names only: bytes that do the same
