@@ -2,8 +2,8 @@
 
 Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is
 found by binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one
-read of the scattered rows; memory is one run (64 MB) while writing, about 64 MB of rows (one key's sort columns at
-least) while reading.
+read of the scattered rows; memory is about four copies of one run (32 MB) while writing, about 64 MB of rows (one key's
+sort columns at least) while reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.shards import commit, row_bytes, temporary_name
 
-RUN_BYTES = 64 << 20
+RUN_BYTES = 32 << 20
 MERGE_ROWS = 1 << 20
 BATCH_BYTES = 8 << 20
 KEYS = 1 << 64
