@@ -198,14 +198,13 @@ def token_bytes(tokens: Sequence[str]) -> list[bytes]:
     return [bytes(alphabet[char] for char in token) for token in tokens]
 
 
-def byte_lengths(tokenizer: Any) -> NDArray[np.int32]:
-    """Bytes of each token of a `tokenizers.Tokenizer`, 0 for special ones and unused ids: int32[highest id + 1]."""
-    alphabet = byte_alphabet()
+def spelling(tokenizer: Any) -> list[bytes]:
+    """The bytes of each token id of a byte-level `tokenizers.Tokenizer`; none for special tokens and unused ids."""
+    alphabet, vocabulary = byte_alphabet(), tokenizer.get_vocab(with_added_tokens=True)
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    vocabulary = tokenizer.get_vocab()
-    lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
+    spelt = [b""] * (max(vocabulary.values()) + 1)
     for token, number in vocabulary.items():
         if number not in special:
             plain = all(char in alphabet for char in token)
-            lengths[number] = len(token) if plain else len(token.encode())
-    return lengths
+            spelt[number] = bytes(alphabet[char] for char in token) if plain else token.encode()
+    return spelt

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.encoder import Encoder, byte_alphabet, byte_lengths
+from stages.encoder import Encoder, byte_alphabet, spelling
 
 SHOWN = 20
 OFTEN = 10
@@ -69,7 +69,7 @@ def _ratios(sums: NDArray[np.int64]) -> dict[str, float | int | None]:
 
 def _use(tokenizer: Any, ids: NDArray[np.int32]) -> dict[str, Any]:
     """How much of the vocabulary is used; its longest tokens, and those seldom met."""
-    lengths = byte_lengths(tokenizer)
+    lengths = np.array([len(token) for token in spelling(tokenizer)], np.int32)
     counts = np.bincount(ids, minlength=len(lengths))
     plain = np.flatnonzero(lengths)
     longest = plain[np.lexsort((plain, -lengths[plain]))][:SHOWN]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from stages.encoder import spelling
 from stages.inference.generate import generate, judged, speculate, until
 from stages.inference.quantise import quantise
 from stages.train.attention import layout
-from stages.train.evaluate import spelling
 from stages.train.export import export, load_model
 from stages.train.model import Model, Shape
 from stages.train.sample import Cache, Choice, continue_all, prompt_ids, text_of

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from pipeline.stage import Once, Task
+from stages.encoder import spelling
 from stages.train import Train
 from stages.train import attention as attention_module
 from stages.train import loss as loss_module
@@ -29,7 +30,7 @@ from stages.train import ngram as ngram_module
 from stages.train.attention import layout
 from stages.train.checkpoint import OtherDataError
 from stages.train.data import IGNORED, Batch, Rows, ahead, collate
-from stages.train.evaluate import HeldOut, spelling
+from stages.train.evaluate import HeldOut
 from stages.train.export import load_model
 from stages.train.loop import Loop, Part, shape_of
 from stages.train.loss import nats, summed_loss

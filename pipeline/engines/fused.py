@@ -12,7 +12,7 @@ import importlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,10 +73,11 @@ class Fused:
     streams: Streams
     step: Each
     task: Task
-    done: LinkResult = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.done = self.streams.result
+    @property
+    def done(self) -> LinkResult:
+        """What the stage did so far."""
+        return self.streams.result
 
     @classmethod
     def of(cls, link: Link, stem: str, done: LinkResult, task: Task, search: list[str]) -> Fused:

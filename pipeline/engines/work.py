@@ -117,9 +117,10 @@ class _Job:
         self.spec, self.result = spec, result
         result.before = [LinkResult() for _ in spec.before]
         self.task = of_a_shard(task) if spec.sources and spec.before else task
-        tasks = [task, *[self.task] * len(spec.before)]
-        links = zip(spec.before, result.before, tasks, strict=False)
-        self.fused = [Fused.of(link, spec.stem, done, own, spec.search) for link, done, own in links]
+        self.fused = [
+            Fused.of(link, spec.stem, done, self.task if k else task, spec.search)
+            for k, (link, done) in enumerate(zip(spec.before, result.before, strict=True))
+        ]
         alone = bool(spec.sources) and not self.fused
         self.streams = Streams(
             Path(spec.root),

@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from stages.encoder import spelling
 from stages.inference.quantise import quantise
-from stages.train.evaluate import spelling
 from stages.train.export import load_model
 from stages.train.model import Model
 from stages.train.sample import Cache, Choice, continue_all, prompt_ids, text_of

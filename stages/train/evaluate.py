@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from stages.encoder import byte_alphabet
 from stages.train.attention import layout
 from stages.train.data import IGNORED, Batch
 from stages.train.model import Model
@@ -27,18 +25,6 @@ from stages.train.parallel import World
 
 Named = tuple[Batch, list[tuple[str, str]]]
 """A batch, and (file of origin, language) of each of its documents."""
-
-
-def spelling(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes of each token id of a byte-level tokenizer; none for special tokens and unused ids."""
-    alphabet, vocabulary = byte_alphabet(), tokenizer.get_vocab(with_added_tokens=True)
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    spelt = [b""] * (max(vocabulary.values()) + 1)
-    for token, number in vocabulary.items():
-        if number not in special:
-            plain = all(char in alphabet for char in token)
-            spelt[number] = bytes(alphabet[char] for char in token) if plain else token.encode()
-    return spelt
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from stages.encoder import digest, tokenizer_file
+from stages.encoder import digest, spelling, tokenizer_file
 from stages.packed_rows import held_out_shards
 from stages.train.data import Rows
-from stages.train.evaluate import HeldOut, spelling
+from stages.train.evaluate import HeldOut
 from stages.train.export import export, write_json
 from stages.train.loop import Loop, dtype_of, shape_of
 from stages.train.model import Model

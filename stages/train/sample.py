@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as fn
 
-from stages.train.evaluate import spelling
+from stages.encoder import spelling
 from stages.train.model import Model
 
 
