@@ -24,7 +24,7 @@ from statistics import median
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Measure, Row, arguments, documents, megabytes, show, tokenizer, write
-from pipeline.engines.local import ONE_THREAD
+from pipeline.engines.processes import ONE_THREAD
 
 WANTED = {"keep": 40, "fuse": 100}
 RECIPE = """\

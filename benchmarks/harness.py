@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engines.local import ONE_THREAD
+from pipeline.engines.processes import ONE_THREAD
 from pipeline.rows import DOCUMENT
 from pipeline.shards import ShardWriter, read_batches
 from pipeline.stage import Each, Stage, Task

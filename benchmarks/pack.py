@@ -21,7 +21,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from benchmarks.harness import Row, arguments, documents, in_turn, megabytes, show, tokenizer
-from pipeline.engines.local import ONE_THREAD
+from pipeline.engines.processes import ONE_THREAD
 from stages.encoder import Encoder
 from stages.kernels.arrow import read_only
 from stages.pack import _best_fit

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, arguments, documents, megabytes, show
-from pipeline.engines.local import ONE_THREAD
+from pipeline.engines.processes import ONE_THREAD
 from stages.encoder import byte_alphabet, token_bytes
 from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable

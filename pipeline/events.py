@@ -23,6 +23,22 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class KernelsStarted:
+    """Kernels that no run has needed before are to be compiled: so many files of them, by so many processes."""
+
+    files: int
+    processes: int
+
+
+@dataclass(frozen=True)
+class KernelsCompiled:
+    """They are compiled, for this run and later ones; wall seconds."""
+
+    files: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StageSkipped:
     """A stage was done already."""
 
@@ -93,7 +109,18 @@ class RunDone:
     seconds: float
 
 
-Event = RunStarted | StageSkipped | StageStarted | StepStarted | News | TaskDone | StageDone | RunDone
+Event = (
+    RunStarted
+    | KernelsStarted
+    | KernelsCompiled
+    | StageSkipped
+    | StageStarted
+    | StepStarted
+    | News
+    | TaskDone
+    | StageDone
+    | RunDone
+)
 Listener = Callable[[Event], None]
 
 

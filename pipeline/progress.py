@@ -15,6 +15,8 @@ from rich.text import Text
 
 from pipeline.events import (
     Event,
+    KernelsCompiled,
+    KernelsStarted,
     News,
     RunDone,
     RunStarted,
@@ -61,6 +63,11 @@ class Progress:
         match event:
             case RunStarted():
                 self._line(f"run {event.out}: {event.todo} of {event.stages} stages to do")
+            case KernelsStarted():
+                cores = f"{event.processes} core{'s' if event.processes > 1 else ''}"
+                self._line(f"  compiling kernels, once on this machine: {event.files} files on {cores}")
+            case KernelsCompiled():
+                self._line(f"  compiled in {event.seconds:.1f} s")
             case StageSkipped():
                 self._line(f"  {event.stage:<18} done already")
             case StageStarted():
@@ -71,7 +78,7 @@ class Progress:
                 self.under_way[event.task] = event.values
                 if "compiling" in event.values and not self.compiling:
                     self.compiling = True
-                    self._line("  compiling kernels, once on this machine: about 20 s in all")
+                    self._line("  compiling kernels, once on this machine: those that were not compiled ahead")
                 if "retry" in event.values:
                     self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
                 self._refresh()

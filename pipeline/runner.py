@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines import Engine
+from pipeline.engines.ahead import compile_ahead
 from pipeline.events import (
     Event,
     EventLog,
@@ -45,6 +46,8 @@ def execute(plan: Plan, engine: Engine, listener: Listener) -> list[Manifest]:
         try:
             tell(RunStarted(str(plan.out), sum(p.why is not None for p in plan.stages), len(plan.stages)))
             _forget(plan)
+            todo = [planned for planned in plan.stages if planned.why is not None]
+            compile_ahead((module for planned in todo for module in planned.stage.kernels()), tell)
             before: list[Planned] = []
             for planned in plan.stages:
                 if planned.why is None:

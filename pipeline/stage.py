@@ -202,6 +202,11 @@ class Stage(BaseModel):
         sources."""
         return []
 
+    def kernels(self) -> tuple[str, ...]:
+        """Modules of numba kernels that the steps call, to be compiled ahead: each has its kernels' types of arguments
+        in a `signatures.json` beside it. What is not named here is compiled when first called."""
+        return ()
+
     @classmethod
     def column(cls) -> str:
         """The name of this stage's struct column of scores: its class's name in snake case."""

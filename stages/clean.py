@@ -108,6 +108,10 @@ class Clean(Stage):
         2, ge=0, description="Blank lines kept of a run of them; none where a document starts or ends. null: all stay."
     )
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that prove lines sound and tidy them."""
+        return ("stages.kernels.text",)
+
     def steps(self) -> tuple[Each, ...]:
         """One pass over the shards."""
         return (Each("clean", each_batch(self._clean), schema=lambda incoming: incoming),)

@@ -41,6 +41,10 @@ class ExactDedup(Stage):
         "their case and compatible forms (NFKD). A text with no letter or digit is then compared as it is.",
     )
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that normalise, if it does."""
+        return () if self.normalise == "none" else ("stages.kernels.normalise",)
+
     def steps(self) -> tuple[Step, ...]:
         """Hashes regrouped → removals by shard → one pass that drops."""
         return (

@@ -81,6 +81,10 @@ class Language(Stage):
             problems.append(Problem(("model",), f"no such file: {self.model}"))
         return problems
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that look at texts, and py3langid's model."""
+        return ("stages.kernels.text", *(["stages.kernels.langid"] if self.backend == "langid" else []))
+
     def steps(self) -> tuple[Each, ...]:
         """One pass over the shards."""
         return (Each("label", each_batch(self._label), schema=lambda incoming: with_field(incoming, SCRIPT)),)

@@ -73,6 +73,11 @@ class NearDedup(Stage):
             return self.bands, self.rows
         return PRESETS[self.preset] if self.preset else optimal_banding(self.similarity, self.hashes)
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that sign and cluster, and those that verify, if it does."""
+        names = ("minhash", "components", "jaccard") if self.verify else ("minhash", "components")
+        return tuple(f"stages.kernels.{name}" for name in names)
+
     def steps(self) -> tuple[Step, ...]:
         """Bands → edges → clusters → exact decisions → one pass that drops."""
         ordered = ("rank", "ref")

@@ -66,6 +66,10 @@ class Pack(Stage):
         0.005, ge=0, lt=1, description="Share of documents held out, by the hash of their id, whatever the seed."
     )
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that pack."""
+        return ("stages.kernels.pack",)
+
     def steps(self) -> tuple[Step, ...]:
         """One exchange: encode and scatter, gather and pack."""
         aside = {"validation": PACKED}

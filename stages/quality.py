@@ -126,6 +126,12 @@ class Quality(Stage):
         "keep", description="fineweb2 on a language without a profile: let pass, or drop by rule `fineweb2_no_profile`."
     )
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those of words and lines, of C4 if asked for, and of Chinese words unless they are characters."""
+        more = {"c4": "c4" in self.rules, "jieba": self.chinese == "jieba"}
+        names = ["chunks", "words", "lines", "grams", *(name for name, wanted in more.items() if wanted)]
+        return tuple(f"stages.kernels.{name}" for name in names)
+
     def steps(self) -> tuple[Step, ...]:
         """One pass over the shards."""
         return (Each("judge", each_batch(self._run), self._schema),)

@@ -94,6 +94,11 @@ class Tokenizer(Stage):
             splitter(pattern)
         return pattern
 
+    def kernels(self) -> tuple[str, ...]:
+        """Those that count words and merge; a pattern of the user's own has none to split by, gpt2's, to compare, has."""
+        names = ["word_counts", "bpe", *(["pretokens"] if self.pattern in PATTERNS or self.compare_gpt2 else [])]
+        return tuple(f"stages.kernels.{name}" for name in names)
+
     def steps(self) -> tuple[Step, ...]:
         """Weigh the groups, take each one's share, count its words, train."""
         compared = Fold("gpt2", self._train_gpt2, WORDS, map=self._count_gpt2, reads="sample")

@@ -107,10 +107,7 @@ def rules() -> dict[str, Any]:
 def tables() -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:
     """What the kernel reads: class bits uint32[0x110000], exceptions uint64[slots, 4], their signs uint8[8192]."""
     known, signs = _exceptions()
-    found = classes(), known, signs
-    for table in found:
-        table.flags.writeable = False
-    return found
+    return classes(), read_only(known), read_only(signs)
 
 
 @cache
@@ -134,7 +131,7 @@ def classes() -> NDArray[np.uint32]:
     table[edge] |= np.uint32(kernel.EDGE)
     table[inner] |= np.uint32(kernel.INNER)
     table[ord("0") : ord("9") + 1] |= np.uint32(kernel.DIGIT)
-    return table
+    return read_only(table)
 
 
 def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:

@@ -8,44 +8,22 @@ nothing heavy is imported here before it is needed.
 
 from __future__ import annotations
 
-import gc
-import multiprocessing as mp
-import os
 import signal
-import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from types import ModuleType
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import Report, TaskError
+from pipeline.engines.processes import begin, settle
 
 if TYPE_CHECKING:
     from pipeline.engines.work import TaskResult, TaskSpec
 
 ATTEMPTS = 3
 SAVING_SECONDS = 60
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-KEPT_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
-"""A worker keeps memory from one batch to the next, where giving it back and asking again costs 0.5 s of 7."""
-
-FEWER_COLLECTIONS = (100_000, 50, 100)
-"""Python's search for cycles takes a tenth of the time that compiling the kernels takes, and frees 15 MB."""
 
 
 class LocalEngine:
@@ -116,13 +94,9 @@ class _Worker:
     """One process and the pipe to it."""
 
     def __init__(self, *, wide: bool) -> None:
-        context = mp.get_context("spawn")
         self.wide = wide
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, wide), daemon=not wide)
-        kept = {name: value for name, value in KEPT_MEMORY.items() if name not in os.environ}
-        with _environment({} if wide else ONE_THREAD | kept), _no_main():
-            self.process.start()
+        self.pipe, theirs = Pipe()
+        self.process = begin(_serve, theirs, wide, wide=wide)
         theirs.close()
 
     def start(self, spec: TaskSpec, attempt: int) -> None:
@@ -183,37 +157,9 @@ def _cause(code: int | None) -> str:
     return f"exit code {code}"
 
 
-@contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Sets variables for a process that is about to be spawned, and puts them back."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """Hides the main module from a process that is about to be spawned: it would import it, and needs none of it."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def _serve(pipe: Connection, wide: bool) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.set_threshold(*FEWER_COLLECTIONS)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    settle()
     from pipeline.engines.work import TaskSpec, run_task
 
     if not wide:
@@ -257,10 +203,3 @@ def _tell_of_compiling(report: Report) -> None:
             """Nothing to tell."""
 
     register("numba:compile", Teller())
-
-
-def _die_with_parent() -> None:
-    parent = mp.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -33,8 +33,8 @@ def join(
         old, roots = roots_of(keys, parents)
         old.flags.writeable = roots.flags.writeable = False
         keys, parents = empty(slots)
-        _join(keys, parents, old, roots)
-    return (keys, parents), nodes + _join(keys, parents, low, high)
+        unite(keys, parents, old, roots)
+    return (keys, parents), nodes + unite(keys, parents, low, high)
 
 
 def components(table: tuple[NDArray[np.uint64], NDArray[np.int64]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -77,7 +77,7 @@ def _slot(keys: NDArray[np.uint64], node: np.uint64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _join(
+def unite(
     keys: NDArray[np.uint64], parents: NDArray[np.int64], low: NDArray[np.uint64], high: NDArray[np.uint64]
 ) -> int:
     """Adds edges to a table that has room; how many nodes are new. The smaller root wins, in whatever order."""

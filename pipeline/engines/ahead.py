@@ -1,0 +1,146 @@
+"""Kernels compiled ahead of the first task, in as many processes as there are cores, however many workers a run has.
+
+Reads, for each file of kernels, what they are called with (`signatures.json` beside it); fills numba's cache and leaves
+a note there for each file, since asking numba itself would cost every run half a second. A note holds what its kernels
+were compiled for; it is locked by whoever compiles them, so that the processes of one run, and of two runs that start
+at the same time, share the work. Where a note is wrong (kernels that came since, a cache cleared in part), the worker
+that calls a kernel compiles it, as it does for kernels of which nothing is said here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.engines.processes import begin, settle
+from pipeline.events import KernelsCompiled, KernelsStarted, Listener
+
+SIGNATURES = "signatures.json"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A file of kernels. note: a file in numba's cache; key: what it holds once they are compiled."""
+
+    module: str
+    source: Path
+    note: Path
+    key: str
+
+    @classmethod
+    def of(cls, module: str) -> Kernels | None:
+        """The kernels of a module, which is not imported; None where numba has no room for a cache."""
+        found = find_spec(module)
+        if found is None or found.origin is None:
+            raise ModuleNotFoundError(f"no kernels in {module}")
+        source = Path(found.origin)
+        folder = _cache_folder(source)
+        if folder is None:
+            return None
+        key = hashlib.sha256(_machine())
+        for path in (source, source.with_name(SIGNATURES)):
+            key.update(path.read_bytes())
+        place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()
+        return cls(module, source, folder / f"{source.stem}-{place[:12]}.compiled", key.hexdigest())
+
+    @property
+    def are_compiled(self) -> bool:
+        """Whether the note says so."""
+        with suppress(OSError):
+            return self.note.read_text() == self.key
+        return False
+
+    def compile(self, *, wait: bool) -> None:
+        """Compiles what the cache has not. wait: for a process that is at it; else they are left to that one."""
+        with self.note.open("a+") as note, suppress(BlockingIOError):
+            fcntl.flock(note, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            note.seek(0)
+            if note.read() != self.key:
+                self._compile()
+                note.truncate(0)
+                note.write(self.key)
+
+    def _compile(self) -> None:
+        """Calls numba; a kernel that its signature no longer fits is left to the worker that calls it."""
+        from numba.core.sigutils import normalize_signature
+
+        kernels = importlib.import_module(self.module)
+        called = json.loads(self.source.with_name(SIGNATURES).read_text()).get(self.source.stem, {})
+        for name, signatures in called.items():
+            for signature in signatures:
+                with suppress(Exception):
+                    # as types, as a call gives them: numba's cache does not know them by their text
+                    getattr(kernels, name).compile(normalize_signature(signature)[0])
+
+
+def compile_ahead(modules: Iterable[str], tell: Listener) -> None:
+    """Compiles the kernels of these modules that are not in the cache, if any, and tells of it."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return
+    known = (Kernels.of(module) for module in dict.fromkeys(modules))
+    todo = [kernels for kernels in known if kernels is not None and not kernels.are_compiled]
+    if not todo:
+        return
+    todo.sort(key=lambda kernels: kernels.source.stat().st_size, reverse=True)
+    cores, began = min(len(todo), _cores()), time.perf_counter()
+    tell(KernelsStarted(len(todo), cores))
+    crew = [begin(_compile, todo) for _ in range(cores)]
+    try:
+        for process in crew:
+            process.join()
+    finally:
+        for process in crew:
+            process.kill()
+            process.join()
+    tell(KernelsCompiled(len(todo), time.perf_counter() - began))
+
+
+def _compile(todo: Sequence[Kernels]) -> None:
+    """One process's share: what no other has begun, then what another began and has left."""
+    settle()
+    from pipeline.engines.spare import spare
+
+    spare()
+    with suppress(OSError):
+        for wait in (False, True):
+            for kernels in todo:
+                kernels.compile(wait=wait)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _cache_folder(source: Path) -> Path | None:
+    """Where numba keeps what it compiles of a file, in the order in which it tries."""
+    own, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("HOME")
+    for folder in (own, source.parent / "__pycache__", home and Path(home) / ".cache" / "numba"):
+        if folder:
+            with suppress(OSError):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    return Path(folder)
+    return None
+
+
+@cache
+def _machine() -> bytes:
+    """What compiled code hangs on beside its source: numba, Python, the processor."""
+    processor = platform.machine()
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return "\n".join((importlib.metadata.version("numba"), sys.implementation.cache_tag, processor)).encode()
