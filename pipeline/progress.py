@@ -64,8 +64,8 @@ class Progress:
             case RunStarted():
                 self._line(f"run {event.out}: {event.todo} of {event.stages} stages to do")
             case KernelsStarted():
-                cores = f"{event.processes} core{'s' if event.processes > 1 else ''}"
-                self._line(f"  compiling kernels, once on this machine: {event.files} files on {cores}")
+                files, cores = _count(event.files, "file"), _count(event.processes, "core")
+                self._line(f"  compiling kernels, once on this machine: {files} on {cores}")
             case KernelsCompiled():
                 self._line(f"  compiled in {event.seconds:.1f} s")
             case StageSkipped():
@@ -75,13 +75,7 @@ class Progress:
             case StepStarted():
                 self._begin(event)
             case News():
-                self.under_way[event.task] = event.values
-                if "compiling" in event.values and not self.compiling:
-                    self.compiling = True
-                    self._line("  compiling kernels, once on this machine: those that were not compiled ahead")
-                if "retry" in event.values:
-                    self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
-                self._refresh()
+                self._news(event)
             case TaskDone():
                 self._task(event)
             case StageDone():
@@ -96,6 +90,15 @@ class Progress:
         self.began = self.told = time.monotonic()
         if event.done:
             self._line(f"  {event.stage}: {event.step}: {event.done} of {event.tasks} tasks were done before")
+        self._refresh()
+
+    def _news(self, event: News) -> None:
+        self.under_way[event.task] = event.values
+        if "compiling" in event.values and not self.compiling:
+            self.compiling = True
+            self._line("  compiling kernels, once on this machine: those that were not compiled ahead")
+        if "retry" in event.values:
+            self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
         self._refresh()
 
     def _task(self, event: TaskDone) -> None:
@@ -134,6 +137,10 @@ class Progress:
         else:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def stage_line(event: StageDone) -> str:

@@ -95,7 +95,7 @@ class Tokenizer(Stage):
         return pattern
 
     def kernels(self) -> tuple[str, ...]:
-        """Those that count words and merge; a pattern of the user's own has none to split by, gpt2's, to compare, has."""
+        """Those that count words and merge, and those that split text, unless the only pattern is the user's own."""
         names = ["word_counts", "bpe", *(["pretokens"] if self.pattern in PATTERNS or self.compare_gpt2 else [])]
         return tuple(f"stages.kernels.{name}" for name in names)
 
