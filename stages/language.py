@@ -82,8 +82,9 @@ class Language(Stage):
         return problems
 
     def kernels(self) -> tuple[str, ...]:
-        """Those that look at texts, and py3langid's model."""
-        return ("stages.kernels.text", *(["stages.kernels.langid"] if self.backend == "langid" else []))
+        """Those that count letters, py3langid's model, and the one that clips texts."""
+        chosen = {"letters": True, "langid": self.backend == "langid", "text": self.max_chars is not None}
+        return tuple(f"stages.kernels.{name}" for name, needed in chosen.items() if needed)
 
     def steps(self) -> tuple[Each, ...]:
         """One pass over the shards."""
