@@ -182,23 +182,23 @@ def count_words(hashes: Any, marks: Any, firsts: Any, lasts: Any, sought: Any) -
     0 where free.
     """
     counts, seen = np.zeros((len(firsts), 4), np.int64), np.full(len(sought), -1, np.int64)
-    shift, mask = np.uint64(64), np.uint64(len(sought) - 1)
-    while 1 << (64 - np.int64(shift)) < len(sought):
-        shift -= np.uint64(1)
+    shift, mask, every = _shift(len(sought)), np.uint64(len(sought) - 1), np.int64(0)
+    for key in sought:
+        every += key != 0
     for k in range(len(firsts)):
         real = characters = letters = distinct = np.int64(0)
-        for word in range(firsts[k], lasts[k]):
-            mark, key = marks[word], hashes[word]
-            is_real = np.int64(mark & REAL)
-            real += is_real
-            characters += is_real * np.int64(mark >> SHIFT)
-            letters += (mark & LETTER) >> 1
+        for mark in marks[firsts[k] : lasts[k]]:
+            real += np.int64(mark & np.uint32(REAL))
+            characters += np.int64((mark & np.uint32(REAL)) * (mark >> SHIFT))
+            letters += np.int64((mark & np.uint32(LETTER)) >> np.uint32(1))
+        for key in hashes[firsts[k] : lasts[k]]:
             slot = key >> shift
             while sought[slot] != key and sought[slot] != 0:
                 slot = (slot + np.uint64(1)) & mask
-            found = sought[slot] == key
-            # no branch: whether the next word is sought is not to be foretold
-            distinct += found & (seen[slot] != k)
-            seen[slot] = k if found else seen[slot]
+            if sought[slot] == key and seen[slot] != k:
+                seen[slot] = k
+                distinct += 1
+                if distinct == every:  # most texts soon hold them all, and no other word need be looked up
+                    break
         counts[k, 0], counts[k, 1], counts[k, 2], counts[k, 3] = real, characters, letters, distinct
     return counts

@@ -22,8 +22,9 @@ BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
 ONES, TOPS, BREAKS, HASHES, DOTS, CONTROLS, ALL = (
     np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE, HASH, DOT, 32, 0xFF)
 )
-PLACES, PRIME = np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
-"""Eight bytes at once: the same byte eight times; what tells which byte the lowest bit is in; a hash's multiplier."""
+LAST, PLACES, PRIME = np.uint64(1 << 63), np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
+"""Eight bytes at once: the same byte eight times; the last one's top bit; what tells which byte the lowest bit is in; a
+hash's multiplier."""
 
 
 @leaf
@@ -121,8 +122,10 @@ def _line(data: Any, start: int, end: int) -> Any:
             if size == 0:
                 break
             block &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
-        follow = block & ~(block << np.uint64(1)) & TOPS
-        characters += size - np.int64((follow >> np.uint64(7)) * ONES >> np.uint64(56))
+        characters += size
+        if block & TOPS:
+            follow = block & ~(block << np.uint64(1)) & TOPS
+            characters -= np.int64((follow >> np.uint64(7)) * ONES >> np.uint64(56))
         state = (state ^ block) * PRIME
         state ^= state >> np.uint64(32)
         i += size
@@ -133,10 +136,13 @@ def _line(data: Any, start: int, end: int) -> Any:
 
 @leaf
 def _watched(data: Any, i: int, end: int) -> Any:
-    """The next byte that may matter to `count_marks`: a control, one beyond ASCII, "#" or "."; or the end."""
+    """The next byte that may matter to `count_marks`, or the end: a control, one beyond ASCII, "#", or "." unless what
+    follows it in the same block is none."""
     while i < end:
         block = _block(data, i, end)
-        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | _zeros(block ^ HASHES) | _zeros(block ^ DOTS)
+        dots = _zeros(block ^ DOTS)
+        dots &= dots >> np.uint64(8) | LAST
+        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | _zeros(block ^ HASHES) | dots
         if found:
             return min(i + _first(found), end)
         i += 8
