@@ -363,11 +363,14 @@ def _may_hold_phrase(line: Any) -> bool:
 @leaf
 def _has_words(data: Any, i: int, end: int, classes: Any, fewest: int) -> bool:
     """Whether a line has so many words."""
-    words = 0
+    words, inside = 0, False
     while i < end and words < fewest:
-        i = _lstrip(data, i, end, classes)
-        words += i < end
-        i, _ = _word(data, i, end, classes)
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = _decode(data, i)
+        before, inside = inside, not classes[code] & SPACE
+        words += inside and not before
+        i += width
     return words >= fewest
 
 
