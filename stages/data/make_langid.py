@@ -24,7 +24,7 @@ from stages.arrays import write_arrays
 
 LOW = 65_535
 LINE = 16
-"""Entries of a cache line: rows begin on one."""
+"""Entries of a cache line, on which the rows of the automaton begin; likelihoods that a processor works on together."""
 
 
 def halves(rows, features, row_count, feature_count):
@@ -85,8 +85,9 @@ def main():
         byte_class[byte] = classes.setdefault(entries[:, byte].tobytes(), len(classes))
     automaton = np.zeros((len(states), -(-len(classes) // LINE) * LINE), np.uint32)
     automaton[row_number[:, None], byte_class[None, :]] = entries
-    table = np.zeros((feature_number.max() + 1, len(model["classes"])), np.int16)
-    table[feature_number[1:]] = model["ptc"].view(np.int16)
+    columns = -(-len(model["classes"]) // LINE) * LINE
+    table = np.zeros((feature_number.max() + 1, columns), np.int16)
+    table[feature_number[1:], : len(model["classes"])] = model["ptc"].view(np.int16)
 
     arrays = {"automaton": automaton, "prior": model["pc"], "table": table, "byte_class": byte_class}
     told = {
