@@ -19,21 +19,24 @@ CHUNK = 1 << 21
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor, z: float) -> Tensor:
-        weight, rows = head.to(hidden.dtype), max(1, CHUNK // len(head))
-        dhidden, dhead = torch.empty_like(hidden), torch.zeros_like(head)
+        weight, rows = head.to(hidden.dtype), max(1, min(len(hidden), CHUNK // len(head)))
+        dhidden, dhead, dpart = torch.empty_like(hidden), torch.zeros_like(head), torch.empty_like(weight)
+        wide = torch.empty_like(dhead)
+        made = hidden.new_empty(rows, len(head))
+        scores, shares = (torch.empty_like(made, dtype=torch.float32) for _ in range(2))
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         parts = zip(torch.split(hidden, rows), torch.split(labels, rows), torch.split(dhidden, rows), strict=True)
         for states, wanted, dstates in parts:
-            logits = torch.mm(states, weight.t()).float()
-            norm = logits.logsumexp(-1, keepdim=True)
+            slope, logits, share = (room[: len(wanted)] for room in (made, scores, shares))
+            logits.copy_(torch.mm(states, weight.t(), out=slope))
+            torch.softmax(logits, -1, out=share)
+            norm = logits.amax(-1, keepdim=True) - share.amax(-1, keepdim=True).log()
             total += (norm[:, 0] - logits.gather(1, wanted[:, None])[:, 0] + z * norm[:, 0] ** 2).sum(dtype=total.dtype)
-            slope = logits.sub_(norm).exp_()
             if z:
-                slope *= 1 + 2 * z * norm
-            slope.scatter_add_(1, wanted[:, None], slope.new_full((len(wanted), 1), -1.0))
-            slope = slope.to(hidden.dtype)
-            torch.mm(slope, weight, out=dstates)
-            dhead += torch.mm(slope.t(), states)
+                share *= 1 + 2 * z * norm
+            share.scatter_add_(1, wanted[:, None], share.new_full((len(wanted), 1), -1.0))
+            torch.mm(slope.copy_(share), weight, out=dstates)
+            dhead += wide.copy_(torch.mm(slope.t(), states, out=dpart))
         ctx.save_for_backward(dhidden, dhead)
         return total.float()
 
