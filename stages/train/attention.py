@@ -2,9 +2,9 @@
 
 Reads q, k, v of a flat batch [N, heads, head] and the `Layout` of its documents; gives [N, heads, head]. Documents of
 like length are attended together, their queries in tiles of 128 that see only the keys before them, so that the work
-is each document's own triangle. The backward pass computes the weights anew (Dao et al. 2022, FlashAttention, section
-3.1): memory is one tile's scores, the price a third more products there. On CUDA in half precision torch's
-varlen kernel does it.
+is each document's own triangle. Of tiles that see no more than 512 keys the weights are kept for the backward pass (at
+most 512 numbers a token and head); of others they are computed anew there (Dao et al. 2022, FlashAttention, section
+3.1), a third more products. On CUDA in half precision torch's varlen kernel does it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TILE = 128
+KEPT = 512
+"""Keys a tile may see whose attention weights are kept for the backward pass; those of more are computed anew."""
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Attention as a model sees it: (q [N, heads, head], k, v [N, kv_heads, head], layer) → [N, heads, head]."""
 
@@ -38,11 +40,13 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the documents of a flat batch lie. edges: int32 [documents + 1]; longest: tokens of the longest one."""
+    """Where the documents of a flat batch lie. edges: int32 [documents + 1]; longest: tokens of the longest one;
+    padded: whether a bucket has places without a token."""
 
     buckets: tuple[Bucket, ...]
     edges: Tensor
     longest: int
+    padded: bool
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layer: int = 0) -> Tensor:
         """softmax(q kᵀ / √head) v within each document; q [N, heads, head], k and v [N, kv_heads, head]."""
@@ -63,7 +67,7 @@ def layout(lengths: Sequence[int], heads: int, kv_heads: int, device: torch.devi
         rows = np.where(place < sizes[here, None], starts[here, None] + place, sizes.sum())
         buckets.append(_bucket(rows, int(sizes.sum()), heads, kv_heads, device))
     edges = torch.from_numpy(np.append(starts, sizes.sum()).astype(np.int32)).to(device)
-    return Layout(tuple(buckets), edges, int(sizes.max()))
+    return Layout(tuple(buckets), edges, int(sizes.max()), bool((classes != sizes).any()))
 
 
 def _padded(length: int) -> int:
@@ -87,62 +91,67 @@ def _bucket(rows: NDArray[np.int64], total: int, heads: int, kv_heads: int, devi
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, where: Layout) -> Tensor:
-        shape, head = q.shape, q.shape[-1]
-        q, k, v = _with_zero(q), _with_zero(k), _with_zero(v)
-        out = torch.empty_like(q)
+        head, ctx.where, ctx.shapes = q.shape[-1], where, (q.shape, k.shape, v.shape)
+        q, k, v = (_rows(x, where) for x in (q * head**-0.5, k, v))
+        out, kept = torch.empty_like(q), list[Tensor]()
         for bucket in where.buckets:
             keys, values = (x.index_select(0, bucket.keys).view(-1, bucket.length, head) for x in (k, v))
+            kept += (keys, values)
             for low, end, rows in _tiles(bucket):
-                shares = _weights(q.index_select(0, rows), keys, low, end)
+                queries = q.index_select(0, rows).view(len(keys), -1, head)
+                shares = _weights(queries, keys, low, end)
                 out.index_copy_(0, rows, torch.bmm(shares, values[:, :end]).view(-1, head))
-        ctx.where, ctx.shape = where, shape
-        ctx.save_for_backward(q, k, v)
-        return out[:-1].view(shape)
+                kept += (queries, shares if end <= KEPT else shares.new_empty(0))
+        ctx.save_for_backward(*kept)
+        return _tokens(out, ctx.shapes[0])
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v = ctx.saved_tensors
-        tokens, head, dout = ctx.shape[0], ctx.shape[-1], _with_zero(dout)
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for bucket in ctx.where.buckets:
-            keys, values = (x.index_select(0, bucket.keys).view(-1, bucket.length, head) for x in (k, v))
-            dkeys, dvalues = torch.zeros_like(keys, dtype=torch.float32), torch.zeros_like(keys, dtype=torch.float32)
+        where, kept, head = ctx.where, iter(ctx.saved_tensors), dout.shape[-1]
+        dout = _rows(dout, where)
+        dq, dk, dv = (dout.new_empty(n * heads + where.padded, head) for n, heads, _ in ctx.shapes)
+        for bucket in where.buckets:
+            keys, values = next(kept), next(kept)
             for low, end, rows in _tiles(bucket):
-                queries = q.index_select(0, rows)
-                shares = _weights(queries, keys, low, end)
-                dtile = dout.index_select(0, rows).view(len(keys), -1, head)
-                dvalues[:, :end] += torch.bmm(shares.transpose(1, 2), dtile)
+                queries, shares = next(kept), next(kept)
+                if end > KEPT:
+                    shares = _weights(queries, keys, low, end)
+                dtile = dout.index_select(0, rows).view(queries.shape)
                 dshares = torch.bmm(dtile, values[:, :end].transpose(1, 2))
                 dscores = torch._softmax_backward_data(dshares, shares, -1, shares.dtype)
                 dq.index_copy_(0, rows, torch.bmm(dscores, keys[:, :end]).view(-1, head))
-                dkeys[:, :end] += torch.bmm(dscores.transpose(1, 2), queries.view(len(keys), -1, head))
-            dk.index_copy_(0, bucket.keys, dkeys.to(k.dtype).view(-1, head))
-            dv.index_copy_(0, bucket.keys, dvalues.to(k.dtype).view(-1, head))
-        scale = head**-0.5
-        return (
-            dq[:-1].mul_(scale).view(ctx.shape),
-            dk[:-1].mul_(scale).view(tokens, -1, head),
-            dv[:-1].view(tokens, -1, head),
-            None,
-        )
+                parts = torch.bmm(dscores.transpose(1, 2), queries), torch.bmm(shares.transpose(1, 2), dtile)
+                if end == bucket.length:
+                    sums = [part.float() if low else part for part in parts]
+                else:
+                    for whole, part in zip(sums, parts, strict=True):
+                        whole[:, :end] += part
+            for rows_of, whole in zip((dk, dv), sums, strict=True):
+                rows_of.index_copy_(0, bucket.keys, whole.to(dout.dtype).view(-1, head))
+        dq, dk, dv = map(_tokens, (dq.mul_(head**-0.5), dk, dv), ctx.shapes)
+        return dq, dk, dv, None
 
 
 def _tiles(bucket: Bucket) -> list[tuple[int, int, Tensor]]:
-    """(first query, end of the keys it may see, rows of q) of each tile."""
+    """(first query, end of the keys it may see, rows of q) of each tile, from the last, which sees all keys."""
     lows = range(0, bucket.length, TILE)
-    return [(low, min(low + TILE, bucket.length), rows) for low, rows in zip(lows, bucket.queries, strict=True)]
+    return [(low, min(low + TILE, bucket.length), rows) for low, rows in zip(lows, bucket.queries, strict=True)][::-1]
 
 
-def _with_zero(x: Tensor) -> Tensor:
-    """[N, heads, head] → [N · heads + 1, head], the last row zero."""
+def _rows(x: Tensor, where: Layout) -> Tensor:
+    """[N, heads, head] → [N · heads, head], and a last row of zeros where the layout has padding."""
     rows = x.reshape(-1, x.shape[2])
-    return torch.cat([rows, rows.new_zeros(1, x.shape[2])])
+    return torch.cat([rows, rows.new_zeros(1, x.shape[2])]) if where.padded else rows
+
+
+def _tokens(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The way back."""
+    return rows[: shape[0] * shape[1]].view(shape)
 
 
 def _weights(queries: Tensor, keys: Tensor, low: int, end: int) -> Tensor:
-    """Attention weights of a tile: [documents · kv_heads, group · tile, end]."""
-    head = keys.shape[-1]
-    scores = torch.bmm((queries * head**-0.5).view(len(keys), -1, head), keys[:, :end].transpose(1, 2))
+    """Attention weights of a tile: [documents · kv_heads, group · tile, end]; queries are scaled."""
+    scores = torch.bmm(queries, keys[:, :end].transpose(1, 2))
     later = torch.full((end - low, end - low), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
     scores.view(len(keys), -1, end - low, end)[..., low:] += later
     return torch.softmax(scores, -1)

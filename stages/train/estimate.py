@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stages.train.attention import KEPT
 from stages.train.model import Shape
 
 TOKENS_PER_PARAMETER = 20
@@ -89,11 +90,11 @@ def estimate(shape: Shape, batch: int, length: int, steps: int, dtype: torch.dty
 def _memory(shape: Shape, tokens: int, dtype: torch.dtype) -> int:
     """Weights, gradients, AdamW's two moments in fp32; what the backward pass keeps of each block; one chunk of logits.
 
-    Per token a block keeps the stream twice, two norms, q, k, v before and after rotation, attention's output and four
-    times the SwiGLU's width.
+    Per token a block keeps the stream twice, two norms, q, k, v before and after rotation, attention's output, four
+    times the SwiGLU's width, and at most KEPT weights of each head.
     """
     heads = shape.heads * shape.head + shape.kv_heads * shape.head
-    kept = 5 * shape.width + 5 * heads + 4 * shape.ffn
+    kept = 5 * shape.width + 5 * heads + 4 * shape.ffn + KEPT * shape.heads
     return 16 * parameters(shape) + tokens * shape.depth * kept * dtype.itemsize + (64 << 20)
 
 
