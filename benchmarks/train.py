@@ -9,7 +9,8 @@ Each step is forward, backward, clipping and fused AdamW on 8 rows of 512 tokens
 tied embeddings. Peers see whole rows; ours also documents of lognormal length, in which attention stays. Every
 contender runs in a process of its own, in turn, several rounds. Each is tried with the environment that `stages.train`
 sets before torch is loaded (threads sleep soon, for machines that have other work) and with torch's own (they spin),
-and goes on with the one that was faster for it; the table says where that was torch's own.
+and goes on with the one that was faster for it; the table says where that was torch's own. Ours also has malloc keep
+what a step frees, as it does in a training; the peers, which set nothing of the kind, run as they are.
 Prints the median over rounds of each process's median step: tokens per second, CPU seconds (which a busy machine
 falsifies less), the ratios, and the share of the highest measured peak of the machine's matrix products.
 """
@@ -57,7 +58,9 @@ def ours(dtype: torch.dtype, *, compiled: bool, documents: bool) -> tuple[torch.
 
     from stages.train.attention import layout
     from stages.train.model import Model, Shape
+    from stages.train.parallel import keep_freed_memory
 
+    keep_freed_memory()
     model = Model(Shape(VOCAB, DEPTH, WIDTH, HEADS, HEADS, FFN, qk_norm=False), dtype=dtype)
     if compiled:
         for block in model.blocks:

@@ -22,7 +22,7 @@ from stages.train.export import export, write_json
 from stages.train.loop import Loop, dtype_of, shape_of
 from stages.train.model import Model
 from stages.train.ngram import Ngrams, training_batches
-from stages.train.parallel import World, whole
+from stages.train.parallel import World, keep_freed_memory, whole
 from stages.train.sample import samples
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ HELD_OUT_ROWS = 8
 
 def train(stage: Train, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
     """Trains and writes everything into `task.folder`. Returns counters: steps, tokens (labelled ones), parameters."""
+    keep_freed_memory()
     world, rows = World(), Rows(shards, task.seed)
     file = tokenizer_file(task.artifacts["tokenizer"])
     if rows.meta["tokenizer_sha256"] != digest(file):
