@@ -9,8 +9,8 @@ Each step is forward, backward, clipping and fused AdamW on 8 rows of 512 tokens
 tied embeddings. Peers see whole rows; ours also documents of lognormal length, in which attention stays. Every
 contender runs in a process of its own, in turn, several rounds. Each is tried with the environment that `stages.train`
 sets before torch is loaded (threads sleep soon, for machines that have other work) and with torch's own (they spin),
-and goes on with the one that was faster for it; the table says where that was torch's own. Ours also has malloc keep
-what a step frees, as it does in a training; the peers, which set nothing of the kind, run as they are.
+and goes on with the one that was faster for it; the table says where that was torch's own. In all of them malloc keeps
+what a step frees, as our training has it do.
 Prints the median over rounds of each process's median step: tokens per second, CPU seconds (which a busy machine
 falsifies less), the ratios, and the share of the highest measured peak of the machine's matrix products.
 """
@@ -48,6 +48,7 @@ WARM_UP = 2
 """Steps that are not measured; the first compiles."""
 PEAK_SIZE = 2048
 """Rows and columns of the matrices whose product is the peak."""
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 Environment = dict[str, str]
 Result = dict[str, float]
 
@@ -58,9 +59,7 @@ def ours(dtype: torch.dtype, *, compiled: bool, documents: bool) -> tuple[torch.
 
     from stages.train.attention import layout
     from stages.train.model import Model, Shape
-    from stages.train.parallel import keep_freed_memory
 
-    keep_freed_memory()
     model = Model(Shape(VOCAB, DEPTH, WIDTH, HEADS, HEADS, FFN, qk_norm=False), dtype=dtype)
     if compiled:
         for block in model.blocks:
@@ -238,7 +237,7 @@ def _in_process(key: tuple[str, str], environment: Environment, asked: argparse.
     command = [python, "-W", "ignore", "-m", "benchmarks.train", "--contender", name, "--precision", precision]
     command += ["--threads", str(asked.threads), "--steps", str(asked.steps)]
     root = Path(__file__).parents[1]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, cwd=root)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment | KEPT_MEMORY, cwd=root)
     result: Result = json.loads(done.stdout.splitlines()[-1])
     return result
 
