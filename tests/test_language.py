@@ -76,7 +76,7 @@ def test_the_kernel_computes_py3langids_formula(texts: list[str]) -> None:
     for (label, score), text in zip(labelled(Language(), texts), texts, strict=True):
         expected, chance = oracles.classify(text)
         assert label == expected
-        assert math.isclose(score, np.float32(chance), rel_tol=1e-5)
+        assert math.isclose(score, np.float32(chance), rel_tol=1e-4)  # sixteen sums at a time are in float32
 
 
 def test_label_and_confidence_are_py3langids() -> None:
