@@ -2,15 +2,15 @@
 
 Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is
 found by binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one
-read of the scattered rows; memory is about four copies of one run (32 MB) while writing, about 64 MB of rows (one key's
-sort columns at least) while reading.
+read of the scattered rows; memory is about four copies of one run (32 MB) while writing, about three copies of 32 MB of
+rows (of one key's rows at least) while reading: what is mapped is given back as soon as it is copied.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.shards import commit, row_bytes, temporary_name
 
 RUN_BYTES = 32 << 20
-MERGE_ROWS = 1 << 20
+MERGE_ROWS, MERGE_BYTES = 1 << 20, 32 << 20
 BATCH_BYTES = 8 << 20
 KEYS = 1 << 64
 
@@ -36,7 +36,7 @@ class RunWriter:
         if schema.field(key).type != pa.uint64():
             raise TypeError(f"the key {key!r} of an exchange must be uint64, not {schema.field(key).type}")
         self.folder, self.index, self.schema = folder, index, schema
-        self.sort = [(name, "ascending") for name in (key, *order)]
+        self.sort = (key, *order)
         self.paths: list[Path] = []
         self.bytes = 0
         self._waiting: list[pa.RecordBatch] = []
@@ -57,33 +57,47 @@ class RunWriter:
         return self.paths
 
     def _spill(self) -> None:
-        table = pa.Table.from_batches(self._waiting, self.schema)
-        self._waiting, self.bytes, self._size = [], self.bytes + self._size, 0
-        table = table.take(pc.sort_indices(table, sort_keys=self.sort)).combine_chunks()
-        if not len(table):
+        self.bytes, self._size = self.bytes + self._size, 0
+        pieces = list(_sorted(self._waiting, self.sort))
+        if not pieces:
             return
+        rows = pa.concat_batches(pieces)
+        pieces.clear()
         path = self.folder / f"run-{self.index:05}-{len(self.paths):04}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
-            for batch in table.to_batches():
-                writer.write_batch(batch)
+            writer.write_batch(rows)
         commit(temporary, path)
         self.paths.append(path)
 
 
-@dataclass(frozen=True)
 class _Run:
-    """A memory-mapped run: its rows and its keys."""
+    """A memory-mapped run. size: its bytes for a row."""
 
-    rows: pa.RecordBatch
-    keys: NDArray[np.uint64]
+    def __init__(self, path: Path, key: str) -> None:
+        with path.open("rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.rows = pa.ipc.open_file(pa.py_buffer(self.map)).get_batch(0)
+        self.keys: NDArray[np.uint64] = self.rows[key].to_numpy(zero_copy_only=True)
+        self.size = len(self.map) / len(self.rows)
 
     def bounds(self, low: int, high: int) -> tuple[int, int]:
         """Rows whose key is in [low, high)."""
         start = int(np.searchsorted(self.keys, np.uint64(low)))
         end = len(self.keys) if high >= KEYS else int(np.searchsorted(self.keys, np.uint64(high)))
+        self._give_back()
         return start, end
+
+    def copy(self, start: int, end: int) -> pa.RecordBatch:
+        """Rows [start, end), in memory of their own."""
+        rows = self.rows.take(pa.array(np.arange(start, end)))
+        self._give_back()
+        return rows
+
+    def _give_back(self) -> None:
+        """A page that was read counts as this process's, with 15 more around it: a hundred runs would be 300 MB."""
+        self.map.madvise(mmap.MADV_DONTNEED)
 
 
 def cut(partitions: int) -> list[tuple[int, int]]:
@@ -95,38 +109,36 @@ def cut(partitions: int) -> list[tuple[int, int]]:
 def merge(paths: Sequence[Path], key: str, order: Sequence[str], low: int, high: int) -> Iterator[pa.RecordBatch]:
     """The rows of all runs whose key is in [low, high), sorted by (key, *order), in batches of about 8 MB.
 
-    Equal rows come in the order of `paths`. The key range is halved until a part has at most a million rows, or one
-    key.
+    Equal rows come in the order of `paths`. The key range is halved until a part has at most a million rows and 32 MB,
+    or one key.
     """
-    runs = [_open(path, key) for path in paths]
+    runs = [_Run(path, key) for path in paths]
     todo = [(low, high)]
     while todo:
         low, high = todo.pop()
         bounds = [run.bounds(low, high) for run in runs]
         total = sum(end - start for start, end in bounds)
-        if total > MERGE_ROWS and high - low > 1:
+        size = sum(run.size * (end - start) for run, (start, end) in zip(runs, bounds, strict=True))
+        if (total > MERGE_ROWS or size > MERGE_BYTES) and high - low > 1:
             middle = (low + high) // 2
             todo += [(middle, high), (low, middle)]
         elif total:
-            parts = [run.rows.slice(a, b - a) for run, (a, b) in zip(runs, bounds, strict=True) if b > a]
+            parts = [run.copy(a, b) for run, (a, b) in zip(runs, bounds, strict=True) if b > a]
             yield from _sorted(parts, (key, *order))
 
 
-def _open(path: Path, key: str) -> _Run:
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        rows = reader.get_batch(0)
-    return _Run(rows, rows[key].to_numpy(zero_copy_only=True))
-
-
 def _sorted(parts: list[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Concatenates, sorts by the named columns (stably), and hands out batches of bounded size."""
-    table = pa.Table.from_batches(parts)
-    index = pc.sort_indices(table.select(names), sort_keys=[(name, "ascending") for name in names])
-    sizes = np.concatenate([row_bytes(part) for part in parts])[index.to_numpy()]
+    """Concatenates, sorts by the named columns (stably), and hands out batches of bounded size; empties `parts`.
+
+    Such a batch also bounds what lists cost: pyarrow notes 8 bytes for each item that it takes, and doubles as it goes.
+    """
+    rows = pa.concat_batches(parts)
+    parts.clear()
+    index = pc.sort_indices(rows.select(names), sort_keys=[(name, "ascending") for name in names])
+    sizes = row_bytes(rows)[index.to_numpy()]
     edges = np.searchsorted(np.cumsum(sizes + 1), np.arange(BATCH_BYTES, sizes.sum() + len(sizes), BATCH_BYTES))
     start = 0
     for end in [*np.unique(edges).tolist(), len(index)]:
         if end > start:
-            yield from table.take(index.slice(start, end - start)).combine_chunks().to_batches()
+            yield rows.take(index.slice(start, end - start))
         start = end

@@ -143,11 +143,7 @@ class Pack(Stage):
         }
         schema = PACKED.with_metadata({METADATA: json.dumps(about, sort_keys=True)})
         yield Emit(pa.RecordBatch.from_pylist([], schema=schema))
-        table = pa.Table.from_batches(batches, TOKENS)
-        for held in (False, True):
-            part = table.filter(pc.equal(table["held"], held)).combine_chunks()
-            if not len(part):
-                continue
+        for held, part in _splits(batches):
             for batch, counters in self._rows(part, schema, special["pad_id"], task):
                 if held:
                     own = {f"{name}_validation": n for name, n in counters.items()}
@@ -156,10 +152,10 @@ class Pack(Stage):
                     yield Emit(batch, counters=counters)
 
     def _rows(
-        self, part: pa.Table, schema: pa.Schema, pad: int, task: Task
+        self, part: pa.RecordBatch, schema: pa.Schema, pad: int, task: Task
     ) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
         """Packed rows of one split in batches, each with its counters. Raises ValueError where a token is lost."""
-        lists, length = part["tokens"].chunk(0), self.sequence_length
+        lists, length = part["tokens"], self.sequence_length
         documents = _Documents(part, lists.flatten().to_numpy(), lists.offsets.to_numpy() - lists.offsets[0].as_py())
         if self.algorithm == "best_fit":
             segments = _best_fit(documents.offsets, length)
@@ -178,11 +174,27 @@ class Pack(Stage):
             raise ValueError(f"{len(documents.tokens)} tokens came in, {packed} were packed")
 
 
+def _splits(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[bool, pa.RecordBatch]]:
+    """The documents to train on and those held out, each in one piece if there are any, and whether they are held out.
+
+    Copied as they come, so that a partition never is in memory thrice.
+    """
+    parts: dict[bool, list[pa.RecordBatch]] = {False: [], True: []}
+    for batch in batches:
+        for held, found in parts.items():
+            found.append(batch.filter(pc.equal(batch["held"], held)))
+    for held, found in parts.items():
+        if sum(map(len, found)):
+            whole = pa.concat_batches(found)
+            found.clear()
+            yield held, whole
+
+
 @dataclass(frozen=True, slots=True)
 class _Documents:
     """The documents of one split of a partition: document k's tokens are `tokens[offsets[k]:offsets[k + 1]]`."""
 
-    table: pa.Table
+    rows: pa.RecordBatch
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
@@ -248,10 +260,10 @@ def _batch(
     columns = [
         pa.ListArray.from_arrays(ends, pa.array(rows.reshape(-1)), type=INTS),
         pa.ListArray.from_arrays(edges, pa.array(one.length.astype(np.int32)), type=INTS),
-        pa.ListArray.from_arrays(edges, documents.table["id"].chunk(0).take(doc)),
+        pa.ListArray.from_arrays(edges, documents.rows["id"].take(doc)),
         pa.ListArray.from_arrays(edges, pa.array(one.start)),
-        pa.ListArray.from_arrays(edges, documents.table["source"].chunk(0).take(doc)),
-        pa.ListArray.from_arrays(edges, documents.table["lang"].chunk(0).take(doc)),
+        pa.ListArray.from_arrays(edges, documents.rows["source"].take(doc)),
+        pa.ListArray.from_arrays(edges, documents.rows["lang"].take(doc)),
     ]
     sizes = np.diff(documents.offsets)[one.doc]
     cut = (one.start == 0) & (one.length < sizes)

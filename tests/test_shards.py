@@ -126,6 +126,7 @@ def test_runs_merge_to_the_sorted_whole(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shuffle, "RUN_BYTES", 200)
         patch.setattr(shuffle, "MERGE_ROWS", 5)
+        patch.setattr(shuffle, "MERGE_BYTES", 400)
         patch.setattr(shuffle, "BATCH_BYTES", 40)
         for task in range(tasks):
             writer = RunWriter(folder, task, PAIR, "key", ["order"])
