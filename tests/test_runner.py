@@ -131,6 +131,14 @@ def test_asked_to_end_it_lets_the_task_that_has_all_cores_save_its_work(
         (folder / "saved").unlink()
 
 
+def test_a_process_with_all_the_cores_leaves_by_itself(cli: Cli, tmp_path: Path) -> None:
+    recipe, marker = tmp_path / "toy.yaml", tmp_path / "left"
+    recipe.write_text(f"stages:\n  - use: toy_stages:Make\n  - use: toy_stages:Leaves\n    marker: {marker}\n")
+    done = cli("run", recipe)
+    assert done.returncode == 0, done.stderr
+    assert marker.exists()
+
+
 def test_a_dead_worker_is_replaced_and_its_task_tried_again(cli: Cli, tmp_path: Path) -> None:
     recipe = tmp_path / "dies.yaml"
     marker = tmp_path / "died"

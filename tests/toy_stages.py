@@ -1,5 +1,6 @@
 """Small stages for tests of the engine room: one of each kind of step, and two that misbehave."""
 
+import atexit
 import os
 import signal
 import threading
@@ -182,3 +183,17 @@ class Alone(Stage):
         time.sleep(0.2)
         (task.folder / "saved").touch()
         raise SystemExit(128 + signal.SIGTERM)
+
+
+class Leaves(Stage):
+    """Has its process write a file as it leaves."""
+
+    gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
+    marker: str
+
+    def steps(self) -> tuple[Step, ...]:
+        return (Once("leave", self._run),)
+
+    def _run(self, shards: Sequence[Path], task: Task) -> Mapping[str, int]:
+        atexit.register(Path(self.marker).touch)
+        return {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.engines.work import TaskResult, TaskSpec
 
 ATTEMPTS = 3
-SAVING_SECONDS = 60
+SAVING_SECONDS, LEAVING_SECONDS = 60, 10
 
 
 class LocalEngine:
@@ -81,7 +81,7 @@ class LocalEngine:
 
     def _put(self, worker: _Worker) -> None:
         if worker.wide:
-            worker.kill()
+            worker.dismiss()
         else:
             self._idle.append(worker)
 
@@ -127,6 +127,12 @@ class _Worker:
         if self.wide:
             self.process.terminate()
             self.process.join(SAVING_SECONDS)
+        self.kill()
+
+    def dismiss(self) -> None:
+        """Lets the process leave by itself: libraries that it loaded may have processes of their own to end."""
+        self.pipe.close()
+        self.process.join(LEAVING_SECONDS)
         self.kill()
 
     def kill(self) -> None:
