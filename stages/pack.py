@@ -22,7 +22,7 @@ from pydantic import Field
 
 from pipeline.rows import drop_rows
 from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, resolve
-from stages.encoder import Encoder, digest, special_ids
+from stages.encoder import Encoder, digest, special_ids, vocab_size
 from stages.kernels.arrow import read_only
 from stages.packed_rows import INTS, METADATA, PACKED
 
@@ -140,6 +140,7 @@ class Pack(Stage):
             "seed": task.seed,
             **self.model_dump(include={"sequence_length", "algorithm", "bos", "eos"}),
             **special,
+            "vocab_size": vocab_size(task.artifacts["tokenizer"]),
         }
         schema = PACKED.with_metadata({METADATA: json.dumps(about, sort_keys=True)})
         yield Emit(pa.RecordBatch.from_pylist([], schema=schema))

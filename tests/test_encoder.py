@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import encoder as encoder_module
-from stages.encoder import Encoder, _open, digest, special_ids, spelling
+from stages.encoder import Encoder, _open, digest, special_ids, spelling, vocab_size
 from stages.tokenizer_bpe import PATTERNS, train_bpe
 from stages.tokenizer_files import save
 
@@ -68,10 +69,12 @@ def test_the_fast_encoder_gives_the_ids_of_tokenizers(folder: Path) -> None:
     assert (encoder.why, encoder.fallbacks) == ("", 0)
 
 
-@given(texts=st.lists(HOSTILE, max_size=5))
+@given(texts=st.lists(HOSTILE, max_size=5), few=st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str]) -> None:
+def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str], few: bool) -> None:
     encoder = _loaded.setdefault(folder, Encoder(folder))
+    if encoder.fast is not None:
+        encoder.fast.few, encoder.fast.bytes = few, 0
     found = rows(*encoder.encode(pa.array(texts, pa.large_string())))
     assert found == plain(folder, texts)
     assert [encoder.exact.decode(one, skip_special_tokens=False) for one in found] == texts
@@ -81,6 +84,26 @@ def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str]) 
 
 
 _loaded: dict[Path, Encoder] = {}
+
+
+def test_many_texts_are_encoded_as_batches_from_some_point_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, texts = Encoder(folder), pa.array(TEXTS, pa.string())
+    if encoder.fast is None:
+        return  # this pattern is encoded by `tokenizers`
+    encoder.fast.few, encoder.fast.bytes = True, 0
+    monkeypatch.setattr(encoder_module, "FEW_BYTES", texts.nbytes)
+    found = [(rows(*encoder.encode(texts)), encoder.fast.few) for _ in range(3)]
+    assert found == [(plain(folder, TEXTS), True), (plain(folder, TEXTS), False), (plain(folder, TEXTS), False)]
+
+
+@pytest.mark.parametrize("folder", ["o200k"], indirect=True)
+def test_few_texts_are_encoded_without_awkward(folder: Path) -> None:
+    lines = ("import sys", "from pathlib import Path", "import pyarrow as pa", "from stages.encoder import Encoder")
+    encodes = (f"encoder = Encoder(Path({str(folder)!r}))", "encoder.encode(pa.array(['the mill', '磨坊']))")
+    told = "print(encoder.why == '', encoder.fast is not None, 'awkward' in sys.modules)"
+    program = "\n".join((*lines, *encodes, told))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
 
 
 def test_gigatoken_is_opened_anew_and_says_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +172,6 @@ def test_roles_of_special_tokens(
         with pytest.raises(ValueError, match=r"no special tokens|nowhere"):
             special_ids(tmp_path)
         return
-    names = ("bos_id", "eos_id", "pad_id", "vocab_size")
-    assert special_ids(tmp_path) == dict(zip(names, (*roles, 400), strict=True))
+    assert special_ids(tmp_path) == dict(zip(("bos_id", "eos_id", "pad_id"), roles, strict=True))
+    assert vocab_size(tmp_path) == 400
     assert digest(tmp_path) == digest(folder / "tokenizer.json")
