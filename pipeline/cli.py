@@ -5,6 +5,7 @@ Everything but typer is imported inside the commands, so that `gristmill --help`
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.console import (
     interruptible,
     say,
 )
+from pipeline.engines import FEWER_COLLECTIONS
 
 app = typer.Typer(
     name="gristmill",
@@ -245,7 +247,11 @@ for command in (generate, train, export, evaluate, ablate, bench_inference):
 
 def main() -> None:
     """The console script."""
-    app()
+    gc.set_threshold(*FEWER_COLLECTIONS)
+    try:
+        app()
+    finally:
+        gc.freeze()  # all is let go now: Python would look for cycles in it first
 
 
 if __name__ == "__main__":

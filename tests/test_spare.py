@@ -1,4 +1,4 @@
-"""What a worker does not load, and how a stage from elsewhere gets it back: each in a process of its own."""
+"""What a worker does not load or search, and how a stage from elsewhere gets it back: each in a process of its own."""
 
 import subprocess
 import sys
@@ -30,3 +30,9 @@ def test_a_stage_from_elsewhere_gets_data_frames_back() -> None:
 
 def test_nothing_is_restored_that_was_not_spared() -> None:
     assert printed("restore()", "print('numba' in sys.modules)") == "False"
+
+
+def test_a_worker_does_not_search_what_it_loads_for_cycles_but_what_comes_after() -> None:
+    lines = ("import gc", "from multiprocessing import Pipe", "from pipeline.engines.local import _serve")
+    served = ("theirs, ours = Pipe()", "ours.close()", "_serve(theirs, False)")
+    assert printed(*lines, *served, "print(gc.isenabled(), gc.get_freeze_count() > 100_000)") == "True True"

@@ -8,6 +8,7 @@ nothing heavy is imported here before it is needed.
 
 from __future__ import annotations
 
+import gc
 import signal
 import traceback
 from collections import deque
@@ -166,6 +167,7 @@ def _cause(code: int | None) -> str:
 def _serve(pipe: Connection, wide: bool) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
     settle()
+    gc.disable()
     from pipeline.engines.work import TaskSpec, run_task
 
     if not wide:
@@ -182,6 +184,8 @@ def _serve(pipe: Connection, wide: bool) -> None:
 
     if not wide:
         _tell_of_compiling(report)
+    gc.freeze()  # what is loaded stays: no search for cycles need look at it
+    gc.enable()
     with suppress(EOFError, BrokenPipeError):
         while True:
             spec = TaskSpec.model_validate_json(pipe.recv())

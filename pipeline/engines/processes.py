@@ -20,6 +20,8 @@ from multiprocessing.context import SpawnProcess
 from types import ModuleType
 from typing import Any
 
+from pipeline.engines import FEWER_COLLECTIONS
+
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -34,9 +36,6 @@ KEPT_MEMORY = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """A worker keeps memory from one batch to the next, where giving it back and asking again costs 0.5 s of 7."""
-
-FEWER_COLLECTIONS = (100_000, 50, 100)
-"""Python's search for cycles takes a tenth of the time that compiling the kernels takes, and frees 15 MB."""
 
 
 def begin(target: Callable[..., None], *args: Any, wide: bool = False) -> SpawnProcess:
