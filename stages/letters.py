@@ -89,8 +89,9 @@ def table() -> Table:
         entries[[ord(char) for char in chars]] = names.index(code)
     for first, last in _lines("careful.tsv"):
         entries[int(first, 16) : int(last, 16) + 1] |= CAREFUL
-    for place in range(RARE):
-        entries[place] |= UPPER * chr(place).isupper() | LOWER * chr(place).islower()
+    chars = np.arange(RARE, dtype=np.uint32).view("<U1")
+    for trait, has in ((UPPER, np.strings.isupper), (LOWER, np.strings.islower)):
+        entries[:RARE][has(chars)] |= np.uint16(trait)
     return Table(read_only(entries), names)
 
 

@@ -7,13 +7,13 @@ blank inside) to hold off an emoticon right after it, which a kernel that works 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only
@@ -99,7 +99,7 @@ def _chinese(texts: Texts) -> Words:
 @cache
 def rules() -> dict[str, Any]:
     """The rules as data: classes of characters as ranges, exceptions with their splits."""
-    found: dict[str, Any] = json.loads((Path(__file__).parent / "data/english.json").read_text("utf-8"))
+    found: dict[str, Any] = orjson.loads((Path(__file__).parent / "data/english.json").read_bytes())
     return found
 
 
@@ -122,14 +122,13 @@ def classes() -> NDArray[np.uint32]:
     table = np.zeros(0x110000, np.uint32)
     names = "space line prefix suffix lower upper alpha quote infix stopped word host letter symbol terminal sentence"
     bits = {name: np.uint32(1 << bit) for bit, name in enumerate([*names.split(), "punctuation", "single"])}
-    for name, bit in bits.items():
+    edge, inner = np.uint32(kernel.EDGE), np.uint32(kernel.INNER)
+    for name, own in bits.items():
+        bit = own | {"prefix": edge, "suffix": edge, "infix": inner}.get(name, np.uint32(0))
         for first, last in rules()["classes"][name]:
             table[first : last + 1] |= bit
-    edge, inner = table & (bits["prefix"] | bits["suffix"]) != 0, table & bits["infix"] != 0
-    edge[[ord(c) for c in ".+—–"]] = True
-    inner[[ord(c) for c in ".,:<>=/-–—~+*^$'’"]] = True
-    table[edge] |= np.uint32(kernel.EDGE)
-    table[inner] |= np.uint32(kernel.INNER)
+    table[[ord(c) for c in ".+—–"]] |= edge
+    table[[ord(c) for c in ".,:<>=/-–—~+*^$'’"]] |= inner
     table[ord("0") : ord("9") + 1] |= np.uint32(kernel.DIGIT)
     return read_only(table)
 

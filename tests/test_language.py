@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.rows import DOCUMENT, DROP
 from pipeline.stage import Emit, Task
 from stages.kernels.arrow import text_buffers
-from stages.kernels.letters import SCRIPT
+from stages.kernels.letters import LOWER, SCRIPT, UPPER
 from stages.kernels.text import clip
 from stages.language import Language
 from stages.letters import CAREFUL, RARE, Letters, table
@@ -123,6 +123,12 @@ def test_the_table_of_scripts_is_unicodes() -> None:
         assert wanted <= set(np.flatnonzero(members).tolist())
     marked = "".join(chr(code) for code in np.flatnonzero(scripts[:0x30000]))
     assert regex.fullmatch(r"[\p{L}\p{Cn}]*", marked)
+
+
+def test_case_is_pythons_as_far_as_it_is_looked_up() -> None:
+    for code, entry in enumerate(table().entries.tolist()):
+        char = chr(code) if code < RARE else ""
+        assert (bool(entry & UPPER), bool(entry & LOWER)) == (char.isupper(), char.islower())
 
 
 def test_code_points_not_marked_are_never_changed_by_nfc_whatever_stands_before_them() -> None:

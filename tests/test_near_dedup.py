@@ -48,6 +48,13 @@ def buffers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return text_buffers(pa.array(texts, pa.large_string()))
 
 
+def test_letters_and_digits_are_folded_one_by_one() -> None:
+    for code, folded in enumerate(folding().tolist()):
+        char = chr(code)
+        assert abs(folded) == (ord(char.lower()[0]) if char.isalnum() or char == "_" else 0)
+        assert (folded < 0) == (folded != 0 and oracles.SPACELESS.match(char) is not None)
+
+
 @given(st.lists(HOSTILE, min_size=1, max_size=6), st.integers(1, 6))
 @example(["", "a", "İstanbul ΣΑΣ", "中文字 mixed 文", " .,! ", "a" * 200], 2)
 @example(["The Quick_brown FOX jumped 0ver the lazy dog; " * 30], 5)
