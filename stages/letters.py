@@ -89,9 +89,9 @@ def table() -> Table:
         entries[[ord(char) for char in chars]] = names.index(code)
     for first, last in _lines("careful.tsv"):
         entries[int(first, 16) : int(last, 16) + 1] |= CAREFUL
-    chars = np.arange(RARE, dtype=np.uint32).view("<U1")
+    places = np.arange(RARE, dtype=np.uint32).view("<U1")
     for trait, has in ((UPPER, np.strings.isupper), (LOWER, np.strings.islower)):
-        entries[:RARE][has(chars)] |= np.uint16(trait)
+        entries[:RARE][has(places)] |= np.uint16(trait)
     return Table(read_only(entries), names)
 
 
