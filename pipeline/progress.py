@@ -5,13 +5,10 @@ Reads events, writes to stderr only; plain lines, a few a minute, where stderr i
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import Self
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING, Self
 
 from pipeline.events import (
     Event,
@@ -27,7 +24,12 @@ from pipeline.events import (
     TaskDone,
 )
 
+if TYPE_CHECKING:
+    from rich.live import Live
+
 PLAIN_SECONDS = 10.0
+SHOWN_ANYWHERE = {"FORCE_COLOR", "TTY_COMPATIBLE"}
+"""Variables by which rich takes for a terminal what is none, or the other way round."""
 
 
 class Progress:
@@ -36,10 +38,8 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         """quiet: say nothing."""
         self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False, markup=False)
-        self.live = Live(Text(""), console=self.console, transient=True, auto_refresh=False)
+        self.live = None if quiet else _last_line()
         self.compiling = False
-        self.is_live = not quiet and self.console.is_terminal
         self.stage = self.step = ""
         self.tasks = self.done = self.rows = self.kept = self.bytes = self.total = 0
         self.under_way: dict[str, dict[str, float]] = {}
@@ -47,13 +47,13 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Takes the terminal's last line."""
-        if self.is_live:
+        if self.live:
             self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Gives it back."""
-        if self.is_live:
+        if self.live:
             self.live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -109,8 +109,8 @@ class Progress:
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if self.is_live:
-            self.live.update(Text(self._now(now)), refresh=True)
+        if self.live:
+            _show(self.live, self._now(now))
         elif now - self.told >= PLAIN_SECONDS:
             self.told = now
             self._line(self._now(now))
@@ -131,12 +131,30 @@ class Progress:
         )
 
     def _line(self, text: str) -> None:
-        if self.is_live:
-            self.live.update(Text(""), refresh=True)
-            self.console.print(text, soft_wrap=True)
+        if self.live:
+            _show(self.live, "")
+            self.live.console.print(text, soft_wrap=True)
         else:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+
+def _last_line() -> Live | None:
+    """The terminal's last line, or None where stderr is none; rich, which takes 0.02 s to load, has the last word."""
+    if not (sys.stderr.isatty() or SHOWN_ANYWHERE & os.environ.keys()):
+        return None
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    return Live(Text(""), console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+
+
+def _show(live: Live, text: str) -> None:
+    from rich.text import Text
+
+    live.update(Text(text), refresh=True)
 
 
 def _count(n: int, what: str) -> str:
