@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-LOADED = "print(*[name for name in ('pandas', 'scipy', 'awkward') if name in sys.modules])"
+LOADED = "print(*[name for name in ('pandas', 'scipy', 'awkward', 'yaml') if name in sys.modules])"
 
 
 def printed(*lines: str) -> str:
@@ -18,6 +19,13 @@ def test_a_worker_spares_itself_what_no_stage_uses() -> None:
     compiled = ("from numba import njit", "njit(lambda x: x + 1)(np.ones(3))")
     assert printed("spare()", *kernel, *compiled, LOADED) == ""
     assert printed(*kernel, *compiled, LOADED) != ""
+
+
+def test_numbas_settings_are_read_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / ".numba_config.yaml").write_text("boundscheck: 1")
+    told = ("import numba.core.config as c", "print(c.BOUNDSCHECK)")
+    assert printed("spare()", *told) == "None"
+    assert printed(f"import os; os.chdir({str(tmp_path)!r})", "spare()", *told) == "1"
 
 
 def test_a_stage_from_elsewhere_gets_data_frames_back() -> None:
