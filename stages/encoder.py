@@ -27,8 +27,9 @@ CHECKED_BYTES = 1 << 20
 """Longer documents are not chosen for the check: `tokenizers` takes a third of a second for a megabyte."""
 REMEMBERED_BYTES = 128 << 20
 """Text after which gigatoken is opened anew, which takes a tenth of a second."""
-FEW_BYTES = 32 << 20
-"""Text that gigatoken encodes one by one: 14% slower at most, but batches need awkward, which takes 0.12 s to load."""
+FEW, FEW_BYTES = 8192, 32 << 20
+"""Documents and their text that gigatoken encodes one by one, which costs some microseconds for each: batches need
+awkward, which takes 0.12 s to load."""
 PIECE_BYTES = 1 << 20
 """Bytes handed to `tokenizers` at once: its results take about twenty times the memory of the ids."""
 
@@ -103,7 +104,7 @@ class _Gigatoken:
 
     def __init__(self, source: bytes) -> None:
         """source: a tokenizer.json without special tokens, which gigatoken would see in texts. As `Tokenizer`."""
-        self.source, self.few = source, True
+        self.source, self.left = source, FEW
         self._open()
 
     def _open(self) -> None:
@@ -116,8 +117,8 @@ class _Gigatoken:
         if self.bytes > REMEMBERED_BYTES:
             self._open()
         self.bytes += pc.sum(pc.binary_length(texts)).as_py() or 0
-        self.few = self.few and self.bytes <= FEW_BYTES
-        return self._one_by_one(texts) if self.few else self._batch(texts)
+        self.left = self.left - len(texts) if self.bytes <= FEW_BYTES else -1
+        return self._one_by_one(texts) if self.left >= 0 else self._batch(texts)
 
     def _one_by_one(self, texts: pa.Array) -> Ids:
         lists = [np.empty(0, np.uint32), *map(self.tokenizer.encode, texts.cast(pa.large_binary()).to_pylist())]

@@ -74,7 +74,7 @@ def test_the_fast_encoder_gives_the_ids_of_tokenizers(folder: Path) -> None:
 def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str], few: bool) -> None:
     encoder = _loaded.setdefault(folder, Encoder(folder))
     if encoder.fast is not None:
-        encoder.fast.few, encoder.fast.bytes = few, 0
+        encoder.fast.left, encoder.fast.bytes = len(texts) if few else -1, 0
     found = rows(*encoder.encode(pa.array(texts, pa.large_string())))
     assert found == plain(folder, texts)
     assert [encoder.exact.decode(one, skip_special_tokens=False) for one in found] == texts
@@ -86,13 +86,17 @@ def test_hostile_texts_come_back_from_their_ids(folder: Path, texts: list[str], 
 _loaded: dict[Path, Encoder] = {}
 
 
-def test_many_texts_are_encoded_as_batches_from_some_point_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, texts = Encoder(folder), pa.array(TEXTS, pa.string())
+@pytest.mark.parametrize("limit", ["FEW", "FEW_BYTES"])
+def test_many_texts_are_encoded_as_batches_from_some_point_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    texts = pa.array(TEXTS, pa.string())
+    monkeypatch.setattr(encoder_module, limit, {"FEW": len(texts), "FEW_BYTES": texts.nbytes}[limit])
+    encoder = Encoder(folder)
     if encoder.fast is None:
         return  # this pattern is encoded by `tokenizers`
-    encoder.fast.few, encoder.fast.bytes = True, 0
-    monkeypatch.setattr(encoder_module, "FEW_BYTES", texts.nbytes)
-    found = [(rows(*encoder.encode(texts)), encoder.fast.few) for _ in range(3)]
+    encoder.fast.left, encoder.fast.bytes = encoder_module.FEW, 0
+    found = [(rows(*encoder.encode(texts)), encoder.fast.left >= 0) for _ in range(3)]
     assert found == [(plain(folder, TEXTS), True), (plain(folder, TEXTS), False), (plain(folder, TEXTS), False)]
 
 
