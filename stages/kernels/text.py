@@ -33,40 +33,49 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
     Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:], int64[n + 1]); a line runs to its newline, included. table:
     uint32[0x110000], an entry for each code point; moves: uint16[states, classes], the mojibake automaton; longest: the
     characters of its longest match. unescape: 0 leave HTML entities, 1 decode them until a "<" is seen, 2 always.
-    segment: a line of more bytes than this that is not all ASCII is a suspect. A return just before a newline is none.
+    segment: characters that ftfy repairs at once in a long line. A return just before a newline is no reason.
     """
     found, count = np.empty((256, 4), np.int64), 0
     for k in range(len(offsets) - 1):
         place, end, angle = offsets[k], offsets[k + 1], False
         while place < end:
-            after, suspect, entity, less = _read_line(data, place, end, table, moves, longest, segment)
-            if suspect or (entity and (unescape == 2 or (unescape == 1 and not angle and not less))):
+            line, earlier, suspect, ended = place, angle, False, False
+            while not ended:
+                place, changes, entity, less = _read_segment(data, line, place, end, table, moves, longest, segment)
+                suspect |= changes or (entity and (unescape == 2 or (unescape == 1 and not angle and not less)))
+                angle |= less
+                ended = place == end or data[place - 1] == NEWLINE
+            if suspect:
                 if count == len(found):
                     larger = np.empty((2 * count, 4), np.int64)
                     for row in range(count):  # a slice would bring numba's texts of errors, 1.5 s of compiling
                         for column in range(4):
                             larger[row, column] = found[row, column]
                     found = larger
-                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = k, place, after, angle
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = k, line, place, earlier
                 count += 1
-            angle |= less
-            place = after
     return found[:count]
 
 
 @leaf
-def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest: int, segment: int) -> Any:
-    """One line from `start`: (where the next starts, suspect, holds an HTML entity's shape, holds a "<").
+def _read_segment(
+    data: Any, line: int, start: int, end: int, table: Any, moves: Any, longest: int, segment: int
+) -> Any:
+    """What ftfy repairs at once, from `start` in the line from `line`: to its newline, `segment` characters or `end`.
 
-    The automaton runs only near characters beyond ASCII: it starts `longest` characters before one, and stops as many
-    after the last, since every match holds one.
+    Gives (where the next starts, suspect, holds an HTML entity's shape, holds a "<"). The automaton runs only near
+    characters beyond ASCII: it starts `longest` characters before one, and stops as many after the last, since every
+    match holds one. Whatever at the start of a later segment may join what is before it is suspect.
     """
-    suspect = entity = less = beyond = False
+    suspect = entity = less = False
     state, idle = -1, 0
     before = starter = np.uint32(0)
     combining = np.uint32(0)
-    i = start
-    while i < end:
+    if start > line:
+        starter, combining = np.uint32(FIRST), np.uint32(0xFF)
+    i, cut = start, start + segment
+    stop = min(cut, end)
+    while i < stop:
         byte = data[i]
         if byte < 0x80:
             entry = table[byte]
@@ -81,19 +90,20 @@ def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest:
                 if byte == NEWLINE:
                     break
                 if byte == AMPERSAND:
-                    entity |= _is_entity(data, i, end)
+                    entity |= _is_entity(data, i, stop)
                 elif byte == LESS:
                     less = True
                 elif byte == RETURN:
-                    suspect |= i == end or data[i] != NEWLINE
+                    suspect |= i == stop or data[i] != NEWLINE
                 else:
                     suspect = True
             continue
-        if i == start or data[i - 1] < 0x80:
-            before = starter = table[data[i - 1]] if i > start else np.uint32(0)
+        if i == line:
+            before = starter = combining = np.uint32(0)
+        elif data[i - 1] < 0x80:
+            before = starter = table[data[i - 1]]
             combining = np.uint32(0)
         if state < 0:
-            beyond = True
             first = max(start, i - longest)
             state = START if first == start else MIDDLE
             for j in range(first, i):
@@ -107,8 +117,9 @@ def _read_line(data: Any, start: int, end: int, table: Any, moves: Any, longest:
         if order == 0:
             starter = entry
         i += width
-    suspect |= state == BAD or (beyond and i - start > segment)
-    return i, suspect, entity, less
+        cut += width - 1
+        stop = min(cut, end)
+    return i, suspect | (state == BAD), entity, less
 
 
 @leaf
