@@ -34,6 +34,8 @@ from stages.kernels.text import (
 )
 
 CODE_POINTS = 0x110000
+WORDS_END = 0x40000
+"""No letter or digit is in a plane above the third."""
 JOINING_SCRIPTS = (
     "\u0590-\u0dff\u0e80-\u109f\u1780-\u18af\u1a20-\u1aaf\u1b00-\u1c4f\u1cd0-\u1cff\ua840-\ua87f\ua8e0-\ua8ff"
     "\ua930-\ua95f\ua980-\ua9df\uaa60-\uaa7f\uabc0-\uabff\ufb1d-\ufdff\ufe70-\ufefc"
@@ -80,8 +82,8 @@ def _members(ranges: str) -> NDArray[np.int64]:
 
 def _normalisation(form: Literal["NFC", "NFKC"]) -> NDArray[np.uint32]:
     """Quick-check data (UAX #15, 9): what changes alone, what may compose with what comes before, combining classes."""
-    codes = list(chain(range(0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE1000)))
-    chars = "".join(map(chr, codes))
+    codes = np.r_[0:0xD800, 0xE000:0x20000, 0x2F800:0x2FA20, 0xE0000:0xE1000]
+    chars = codes.astype("<u4").tobytes().decode("utf-32-le")
     table = np.zeros(CODE_POINTS, np.uint32)
     table[codes] = np.fromiter(map(unicodedata.combining, chars), np.uint32, len(codes)) << np.uint32(COMBINING_SHIFT)
     firsts = {chr(code) for code in range(0x1100, 0x1113)}
@@ -127,16 +129,19 @@ def _alternatives(pattern: str) -> list[list[tuple[str, bool]]]:
 def character_classes(pattern: str) -> tuple[NDArray[np.uint8], list[frozenset[str]]]:
     """The class of each code point, uint8[0x110000], and for each class the atoms of the pattern that match it."""
     atoms = {atom for alternative in _alternatives(pattern) for atom, _ in alternative} - {"^"}
-    if re.search("[\u2600-\U0010ffff]-", pattern):
-        raise ValueError("ftfy's mojibake pattern holds ranges above U+2600")
-    listed = sorted({*map(chr, range(0x2600)), *"".join(atoms), "\u3000", "一", "。"})
+    if re.search(r"\\[NUu]", pattern):
+        raise ValueError("ftfy's mojibake pattern names characters by their numbers or names")
+    ranges = (map(chr, range(ord(low), ord(high) + 1)) for low, high in re.findall("(?=(.)-(.))", pattern, re.DOTALL))
+    blanks = re.findall(r"\s", "".join(map(chr, range(0x3001))))
+    listed = sorted({*map(chr, range(0x100)), *blanks, *pattern, *chain.from_iterable(ranges), "一", "。"})
     text = "".join(listed)
     matched = {atom: set(re.findall(atom, text)) for atom in sorted(atoms)}
     signature = {char: frozenset(atom for atom in matched if char in matched[atom]) for char in listed}
     kinds = sorted(set(signature.values()), key=sorted)
     number = {kind: k for k, kind in enumerate(kinds)}
-    is_word = np.strings.isalnum(np.arange(CODE_POINTS, dtype=np.uint32).view("U1"))
-    classes = np.where(is_word, number[signature["一"]], number[signature["。"]]).astype(np.uint8)
+    is_word = np.strings.isalnum(np.arange(WORDS_END, dtype=np.uint32).view("U1"))
+    classes = np.full(CODE_POINTS, number[signature["。"]], np.uint8)
+    classes[:WORDS_END][is_word] = number[signature["一"]]
     classes[[ord(char) for char in listed]] = [number[signature[char]] for char in listed]
     return classes, kinds
 
@@ -187,3 +192,17 @@ def longest_match(pattern: str) -> int:
         ):
             raise ValueError(f"ftfy's mojibake pattern matches plain ASCII: {alternative}")
     return max(map(len, _alternatives(pattern)))
+
+
+@cache
+def near_clues(pattern: str) -> tuple[re.Pattern[str], int]:
+    """Stretches of a text outside which, but for so many characters on either side, no match of the pattern lies.
+
+    Every match holds a character that only atoms without ASCII match; stretches of those whose surroundings would touch
+    are one.
+    """
+    classes, kinds = character_classes(pattern)
+    common = frozenset().union(*(kinds[k] for k in classes[:128]))
+    clues = np.flatnonzero(np.isin(classes, [k for k, kind in enumerate(kinds) if kind - common]))
+    inside, reach = re.escape("".join(map(chr, clues))), longest_match(pattern)
+    return re.compile(f"[{inside}]+(?:[^{inside}]{{1,{2 * reach}}}[{inside}]+)*"), reach

@@ -187,8 +187,9 @@ def _rules(stage: Clean) -> tuple[tuple[str, Fixer], ...]:
     """Our own rules for characters, in order; each is named by its counter."""
     from stages.characters import EMOJI, JOINING_SCRIPTS, UNSPACED_SCRIPTS
 
-    needless = f"(?<![{JOINING_SCRIPTS}{EMOJI}])[\u200c\u200d]|(?<![{UNSPACED_SCRIPTS}])\u200b|[\u2060-\u2064]"
-    zero_width = re.compile(needless) if stage.zero_width == "where_needed" else INVISIBLE
+    joined, spaced = f"(?<![{JOINING_SCRIPTS}{EMOJI}][\u200c\u200d])", f"(?<![{UNSPACED_SCRIPTS}]\u200b)"
+    needless = re.compile(INVISIBLE.pattern + joined + spaced)
+    zero_width = needless if stage.zero_width == "where_needed" else INVISIBLE
     rules: list[tuple[bool, str, Fixer]] = [
         (True, "line_breaks", partial(LINE_BREAK.sub, "\n")),
         (stage.control_chars == "remove", "control_chars", partial(CONTROL_CHARS.sub, "")),
@@ -321,4 +322,15 @@ def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
 def _fix_encoding_once(text: str, config: Any) -> str:
     from ftfy import _fix_encoding_one_step_and_explain
 
-    return str(_fix_encoding_one_step_and_explain(text, config).text)
+    return str(_fix_encoding_one_step_and_explain(text, config).text) if _is_bad(text) else text
+
+
+def _is_bad(text: str) -> bool:
+    """What ftfy's `is_bad` says, without whose word its encoding step does nothing; sought only where it can be."""
+    from ftfy.badness import BADNESS_RE
+
+    from stages.characters import near_clues
+
+    clues, reach = near_clues(BADNESS_RE.pattern)
+    stretches = (match.span() for match in clues.finditer(text))
+    return any(BADNESS_RE.search(text, max(0, start - reach), end + reach) for start, end in stretches)
