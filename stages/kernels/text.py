@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import inlined, leaf
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
 """Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
@@ -22,7 +22,8 @@ COMBINING_SHIFT, CLASS_SHIFT = 8, 16
 """Where in an entry its canonical combining class is, and its class for the mojibake automaton (8 bits each)."""
 START, MIDDLE, BAD = 0, 1, 2
 """States of the mojibake automaton: before a segment's first character, before any other, after a match."""
-NEWLINE, RETURN, AMPERSAND, LESS = 10, 13, 38, 60
+TAB, NEWLINE, RETURN, AMPERSAND, LESS = 9, 10, 13, 38, 60
+BLOCK = np.uint64(32)
 ENTITY_LENGTH = 24
 
 
@@ -39,6 +40,9 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
     for k in range(len(offsets) - 1):
         place, end, angle = offsets[k], offsets[k + 1], False
         while place < end:
+            place = _skip_plain(data, place, end)
+            if place == end:
+                break
             line, earlier, suspect, ended = place, angle, False, False
             while not ended:
                 place, changes, entity, less = _read_segment(data, line, place, end, table, moves, longest, segment)
@@ -55,6 +59,35 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
                 found[count, 0], found[count, 1], found[count, 2], found[count, 3] = k, line, place, earlier
                 count += 1
     return found[:count]
+
+
+@leaf
+def _skip_plain(data: Any, start: int, end: int) -> int:
+    """The first line from `start` that holds more than tabs and printable ASCII, "&" and "<" apart; or `end`."""
+    i, last = np.uint64(start), np.uint64(end)
+    while i + BLOCK <= last:
+        odd = False
+        for k in range(BLOCK):  # one length and no branch, so that LLVM compares many bytes at once
+            odd |= _is_odd(data[i + np.uint64(k)])
+        if odd:
+            break
+        i += BLOCK
+    else:
+        while i < last and not _is_odd(data[i]):
+            i += np.uint64(1)
+        if i == last:
+            return end
+    place = np.int64(i)
+    while place > start and data[place - 1] != NEWLINE:
+        place -= 1
+    return place
+
+
+@inlined
+def _is_odd(byte: Any) -> bool:
+    """Whether a byte is a control, of a character beyond ASCII, "&" or "<"; tab and newline are not."""
+    control = (byte < 32) & (byte != TAB) & (byte != NEWLINE)
+    return control | (byte > 126) | (byte == AMPERSAND) | (byte == LESS)
 
 
 @leaf
