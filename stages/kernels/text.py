@@ -24,6 +24,10 @@ START, MIDDLE, BAD = 0, 1, 2
 """States of the mojibake automaton: before a segment's first character, before any other, after a match."""
 TAB, NEWLINE, RETURN, AMPERSAND, LESS = 9, 10, 13, 38, 60
 BLOCK = np.uint64(32)
+"""Bytes looked at together for anything but plain ASCII."""
+ONES, TOPS, NEWLINES = (np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE))
+PLACES = np.uint64(0x01020304050607)
+"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in."""
 ENTITY_LENGTH = 24
 
 
@@ -211,10 +215,7 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
     for k in range(n):
         place, end, begun, run = offsets[k], offsets[k + 1], w, 0
         while place < end:
-            stop = place
-            while stop < end and data[stop] != NEWLINE:
-                stop += 1
-            last = stop
+            last = stop = _line_end(data, place, end)
             if stop < end and last > place and data[last - 1] == RETURN:
                 last -= 1
                 counts[k, 0] += 1
@@ -243,6 +244,25 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
         counts[k, 2] += run
         sizes[k] = w - begun
     return sizes, counts
+
+
+@leaf
+def _line_end(data: Any, start: int, end: int) -> int:
+    """Where the next newline from `start` is, or `end`; read eight bytes at once."""
+    i, last, eight = np.uint64(start), np.uint64(end), np.uint64(8)
+    while i + eight <= last:
+        block = np.uint64(0)
+        for k in range(8):
+            block |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
+        block ^= NEWLINES
+        zeros = (block - ONES) & ~block & TOPS  # the top bits of bytes that are 0; the first is right
+        if zeros:
+            first = (zeros & (~zeros + np.uint64(1))) >> np.uint64(7)
+            return np.int64(i + (first * PLACES >> np.uint64(56)))
+        i += eight
+    while i < last and data[i] != NEWLINE:
+        i += np.uint64(1)
+    return np.int64(i)
 
 
 @leaf
