@@ -34,6 +34,8 @@ from stages.kernels.text import (
 )
 
 CODE_POINTS = 0x110000
+OTHER_LETTER, OTHER_MARK = "一。"
+"""They stand for the letters and digits, and for the rest, that ftfy's pattern does not name."""
 WORDS_END = 0x40000
 """No letter or digit is in a plane above the third."""
 JOINING_SCRIPTS = (
@@ -129,19 +131,20 @@ def _alternatives(pattern: str) -> list[list[tuple[str, bool]]]:
 def character_classes(pattern: str) -> tuple[NDArray[np.uint8], list[frozenset[str]]]:
     """The class of each code point, uint8[0x110000], and for each class the atoms of the pattern that match it."""
     atoms = {atom for alternative in _alternatives(pattern) for atom, _ in alternative} - {"^"}
-    if re.search(r"\\[NUu]", pattern):
-        raise ValueError("ftfy's mojibake pattern names characters by their numbers or names")
-    ranges = (map(chr, range(ord(low), ord(high) + 1)) for low, high in re.findall("(?=(.)-(.))", pattern, re.DOTALL))
+    ranges = (range(ord(low), ord(high) + 1) for low, high in re.findall("(?=(.)-(.))", pattern, re.DOTALL))
+    named = {*pattern, *map(chr, chain.from_iterable(ranges))}
+    if named & {OTHER_LETTER, OTHER_MARK} or re.search(r"\\[NUu]", pattern):
+        raise ValueError("ftfy's mojibake pattern names characters that stand for others, or some by their numbers")
     blanks = re.findall(r"\s", "".join(map(chr, range(0x3001))))
-    listed = sorted({*map(chr, range(0x100)), *blanks, *pattern, *chain.from_iterable(ranges), "一", "。"})
+    listed = sorted({*map(chr, range(0x100)), *blanks, *named, OTHER_LETTER, OTHER_MARK})
     text = "".join(listed)
     matched = {atom: set(re.findall(atom, text)) for atom in sorted(atoms)}
     signature = {char: frozenset(atom for atom in matched if char in matched[atom]) for char in listed}
     kinds = sorted(set(signature.values()), key=sorted)
     number = {kind: k for k, kind in enumerate(kinds)}
     is_word = np.strings.isalnum(np.arange(WORDS_END, dtype=np.uint32).view("U1"))
-    classes = np.full(CODE_POINTS, number[signature["。"]], np.uint8)
-    classes[:WORDS_END][is_word] = number[signature["一"]]
+    classes = np.full(CODE_POINTS, number[signature[OTHER_MARK]], np.uint8)
+    classes[:WORDS_END][is_word] = number[signature[OTHER_LETTER]]
     classes[[ord(char) for char in listed]] = [number[signature[char]] for char in listed]
     return classes, kinds
 
@@ -195,14 +198,10 @@ def longest_match(pattern: str) -> int:
 
 
 @cache
-def near_clues(pattern: str) -> tuple[re.Pattern[str], int]:
-    """Stretches of a text outside which, but for so many characters on either side, no match of the pattern lies.
-
-    Every match holds a character that only atoms without ASCII match; stretches of those whose surroundings would touch
-    are one.
-    """
+def mojibake_clue(pattern: str) -> re.Pattern[str]:
+    """A character such as every match of the pattern holds one of: only atoms without ASCII match it."""
+    longest_match(pattern)  # else it has no such atoms in each alternative
     classes, kinds = character_classes(pattern)
     common = frozenset().union(*(kinds[k] for k in classes[:128]))
-    clues = np.flatnonzero(np.isin(classes, [k for k, kind in enumerate(kinds) if kind - common]))
-    inside, reach = re.escape("".join(map(chr, clues))), longest_match(pattern)
-    return re.compile(f"[{inside}]+(?:[^{inside}]{{1,{2 * reach}}}[{inside}]+)*"), reach
+    clues = np.flatnonzero(np.array([bool(kind - common) for kind in kinds])[classes])
+    return re.compile(f"[{re.escape(''.join(map(chr, clues)))}]")

@@ -299,8 +299,15 @@ def _settle(text: str, passes: tuple[tuple[str, Fixer], ...], marks: set[str]) -
 def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
     """One round of ftfy's `fix_and_explain`, in its order; each pass is named by its counter."""
     from ftfy import FIXERS
+    from ftfy.badness import BADNESS_RE
+
+    from stages.characters import mojibake_clue
+
+    clue = mojibake_clue(BADNESS_RE.pattern)
 
     def encoding(text: str) -> str:
+        if clue.search(text) is None:  # ftfy's own search, which is slow, could find nothing
+            return text
         return _settle(text, (("encoding", lambda t: _fix_encoding_once(t, config)),), set())
 
     passes: list[tuple[bool, str, Fixer]] = [
@@ -322,15 +329,4 @@ def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
 def _fix_encoding_once(text: str, config: Any) -> str:
     from ftfy import _fix_encoding_one_step_and_explain
 
-    return str(_fix_encoding_one_step_and_explain(text, config).text) if _is_bad(text) else text
-
-
-def _is_bad(text: str) -> bool:
-    """What ftfy's `is_bad` says, without whose word its encoding step does nothing; sought only where it can be."""
-    from ftfy.badness import BADNESS_RE
-
-    from stages.characters import near_clues
-
-    clues, reach = near_clues(BADNESS_RE.pattern)
-    stretches = (match.span() for match in clues.finditer(text))
-    return any(BADNESS_RE.search(text, max(0, start - reach), end + reach) for start, end in stretches)
+    return str(_fix_encoding_one_step_and_explain(text, config).text)

@@ -1,5 +1,6 @@
 """Clean: the same answer as ftfy and the rules on the whole document, and no work where nothing is wrong."""
 
+import re
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.rows import DOCUMENT
 from pipeline.stage import Emit, Task
-from stages.characters import character_classes, longest_match, mojibake_automaton
+from stages.characters import character_classes, longest_match, mojibake_automaton, mojibake_clue
 from stages.clean import Clean, Ftfy
 from stages.kernels.arrow import text_buffers
 from stages.kernels.text import BAD, START, tidy_lines
@@ -44,7 +45,15 @@ HALF = Clean(
     max_blank_lines=1,
 )
 RULES_ALONE = Clean(ftfy=NOTHING.ftfy)
-ALL_SETTINGS = {"default": Clean(), "everything": EVERYTHING, "nothing": NOTHING, "half": HALF, "rules": RULES_ALONE}
+SEGMENTS = Clean(ftfy=Ftfy(max_decode_length=3))
+ALL_SETTINGS = {
+    "default": Clean(),
+    "everything": EVERYTHING,
+    "nothing": NOTHING,
+    "half": HALF,
+    "rules": RULES_ALONE,
+    "segments": SEGMENTS,
+}
 
 WORDS = [
     "naïve café",
@@ -80,6 +89,7 @@ oddities = st.one_of(
     st.sampled_from(["&", "<", "<b>", "ﬁ", "Ａ１，", "ﾊﾟ", "“x”", "\u3000", "\xa0", " ", "²", "\u212b", "\U0002f800"]),
     st.sampled_from(["e\u0301", "e\u0316\u0301", "e\u0301\u0316", "\u0301", "à\u0323", "\u0344", "ب\u0651\u064e"]),
     st.sampled_from(["\u1100\u1161\u11a8", "가\u11a8", "\u09c7\u09be", "\u0ba4\u0bbe"]),
+    st.sampled_from(["plain words " * 6, "x" * 31, "short\n" * 7, "\ta line of thirty-two bytes ~~~\n"]),
 )
 hostile = st.lists(oddities | broken | st.sampled_from(WORDS) | st.text(max_size=4), max_size=12).map("".join)
 documents = st.lists(hostile, min_size=1, max_size=6)
@@ -136,7 +146,24 @@ def test_the_automaton_finds_what_ftfys_pattern_finds(text: str) -> None:
 MOVES, CLASSES = mojibake_automaton(BADNESS_RE.pattern), character_classes(BADNESS_RE.pattern)[0]
 
 
-@pytest.mark.parametrize("pattern", ["(ab)", "[é]+", "é{2}", "[\u3000-\u4000]"])
+@given(st.text(alphabet=sorted(set(BADNESS_RE.pattern) | set("az AZ09\n\t.,中。é")), max_size=8))
+@settings(max_examples=1000)
+def test_what_ftfys_pattern_finds_holds_a_clue(text: str) -> None:
+    found = BADNESS_RE.search(text)
+    assert found is None or mojibake_clue(BADNESS_RE.pattern).search(found[0])
+
+
+def test_only_characters_that_the_pattern_names_are_clues() -> None:
+    assert mojibake_clue(BADNESS_RE.pattern).search("Plain 中文。বাংলা ខ្មែរ עברית\u200b 한국어 \u3000") is None
+
+
+def test_letters_and_digits_end_below_the_fourth_plane() -> None:
+    classes, kinds = character_classes("\\w é")
+    words = [code for code in range(0x110000) if "\\w" in kinds[classes[code]]]
+    assert words == [code for code in range(0x110000) if re.fullmatch(r"\w", chr(code))]
+
+
+@pytest.mark.parametrize("pattern", ["(ab)", "[é]+", "é{2}", "[\u3000-\u4000]", "[\\u00e9]", "é。"])
 def test_a_pattern_of_another_shape_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="ftfy's mojibake pattern"):
         character_classes(pattern)
@@ -148,7 +175,8 @@ def test_a_pattern_that_matches_ascii_is_refused() -> None:
 
 
 lines = st.lists(
-    st.sampled_from(["a", " ", "\t", "\n", "\r\n", "\xa0", "\u3000", "\u2003", "\u202f", "中", "\u1680"]), max_size=12
+    st.sampled_from(["a", " ", "\t", "\n", "\r\n", "\xa0", "\u3000", "\u2003", "\u202f", "中", "\u1680", "x\x0bx" * 3]),
+    max_size=12,
 )
 
 
@@ -290,6 +318,26 @@ def test_a_segment_starts_anew(tmp_path: Path) -> None:
     stage = Clean(ftfy=Ftfy(max_decode_length=7))
     assert cleaned(Clean(), ["0123456Â x"], tmp_path) == ["0123456Â x"]
     assert cleaned(stage, ["0123456Â x"], tmp_path) == [clean_text("0123456Â x", stage)] != ["0123456Â x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("So much “text” in a line… ¶ " * 10_000, 0),
+        ("So much “text” in a line… ¶ " * 10_000 + "schÃ¶n", 1),
+        ("&amp;" + "x" * 100_000 + "<", 1),
+        ("x" * 100_000 + "< &amp;", 0),
+        ("x" * 99_999 + "\r\n", 1),
+        ("é" * 99_999 + "\r\n", 1),
+        ("x" * 99_998 + "\r\n", 0),
+        ("é" * 99_999 + "e\u0301", 1),
+        ("क" * 100_000 + "\u200d", 1),
+    ],
+)
+def test_each_segment_of_a_line_is_proven_by_itself(text: str, sent: int, tmp_path: Path) -> None:
+    (emit,) = run(Clean(), batch_of([text]), tmp_path)
+    assert there(emit.rows)["text"].to_pylist() == [clean_text(text, Clean())]
+    assert emit.counters["lines_sent_to_ftfy"] == sent
 
 
 def test_one_huge_line_is_repaired_in_segments(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
 
 
 @leaf
-def _skip_plain(data: Any, start: int, end: int) -> int:
+def _skip_plain(data: Any, start: int, end: int) -> Any:
     """The first line from `start` that holds more than tabs and printable ASCII, "&" and "<" apart; or `end`."""
     i, last = np.uint64(start), np.uint64(end)
     while i + BLOCK <= last:
@@ -88,7 +88,7 @@ def _skip_plain(data: Any, start: int, end: int) -> int:
 
 
 @inlined
-def _is_odd(byte: Any) -> bool:
+def _is_odd(byte: Any) -> Any:
     """Whether a byte is a control, of a character beyond ASCII, "&" or "<"; tab and newline are not."""
     control = (byte < 32) & (byte != TAB) & (byte != NEWLINE)
     return control | (byte > 126) | (byte == AMPERSAND) | (byte == LESS)
@@ -247,7 +247,7 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
 
 
 @leaf
-def _line_end(data: Any, start: int, end: int) -> int:
+def _line_end(data: Any, start: int, end: int) -> Any:
     """Where the next newline from `start` is, or `end`; read eight bytes at once."""
     i, last, eight = np.uint64(start), np.uint64(end), np.uint64(8)
     while i + eight <= last:
