@@ -1,9 +1,10 @@
 """Text repair: exactly ftfy's, then our own rules for characters and lines.
 
 Reads documents, writes the same documents with mended text; one that ends up empty is dropped. A kernel proves line by
-line that nothing would change, and only the other lines are repaired in Python: the answer is that of ftfy's `fix_text`
-followed by the rules, byte for byte. Its one trade-off: a line that ftfy keeps changing after ROUNDS rounds sends its
-document to quarantine, where ftfy itself would go on, for hours if the line is made for it.
+line, a long one in ftfy's segments, that nothing would change, and only the other lines are repaired in Python: the
+answer is that of ftfy's `fix_text` followed by the rules, byte for byte. Its one trade-off: a line that ftfy keeps
+changing after ROUNDS rounds sends its document to quarantine, where ftfy itself would go on, for hours if the line is
+made for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,7 @@ class Ftfy(BaseModel):
 class Clean(Stage):
     """Repairs text with ftfy, then normalises characters and lines."""
 
+    version: ClassVar[int] = 2
     ftfy: Ftfy = Field(default_factory=Ftfy, description="ftfy's own settings.")
     unicode: Literal["NFC", "NFKC", "none"] = Field(
         "NFC", description="Normalisation form. NFKC also folds ², ﬁ, Ａ and the like, and so changes meaning."
