@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pipeline.rows import DOCUMENT
 from pipeline.stage import Emit, Task
 from stages.characters import character_classes, longest_match, mojibake_automaton, mojibake_clue
-from stages.clean import Clean, Ftfy
+from stages.clean import Clean, Ftfy, _tools
 from stages.kernels.arrow import text_buffers
-from stages.kernels.text import BAD, START, tidy_lines
+from stages.kernels.text import BAD, CHANGED, START, tidy_lines
 from tests.oracles_clean import clean_text, tidy
 
 EVERYTHING = Clean(
@@ -127,6 +127,12 @@ def cleaned(stage: Clean, texts: list[str], folder: Path) -> list[str]:
 def test_the_answer_is_ftfys_and_then_the_rules(name: str, texts: list[str]) -> None:
     stage = ALL_SETTINGS[name]
     assert cleaned(stage, texts, Path()) == [clean_text(text, stage) for text in texts]
+
+
+@pytest.mark.parametrize("name", ALL_SETTINGS)
+def test_no_setting_says_anything_of_plain_ascii(name: str) -> None:
+    plain = [9, 10, *set(range(32, 127)) - {ord("&"), ord("<")}]
+    assert not (_tools(ALL_SETTINGS[name]).proof[0][plain] & CHANGED).any()
 
 
 def test_every_setting_of_ftfy_is_there() -> None:
