@@ -225,7 +225,8 @@ def _always_changed(stage: Clean) -> set[str]:
         (stage.ftfy.fix_latin_ligatures, chardata.LIGATURES),
     ]
     tables += [(stage.ftfy.fix_character_width, chardata.WIDTH_MAP)]
-    named = np.r_[0:0xD800, 0xE000:0x20000, 0xE0000:0xE1000]  # no rule is about other ideographs or private use
+    ends = np.arange(0xFFFE, 0x110000, 0x10000)  # of planes; no rule is about other ideographs or private use
+    named = np.r_[0:0xD800, 0xE000:0x20000, 0xE0000:0xE1000, ends, ends + 1]
     everything = named.astype("<u4").tobytes().decode("utf-32-le")
     changed = {char for chosen, pattern in patterns if chosen for char in pattern.findall(everything)}
     return changed - {"\r"} | {chr(code) for chosen, table in tables if chosen for code in table}

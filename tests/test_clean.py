@@ -83,7 +83,9 @@ oddities = st.one_of(
     st.sampled_from(
         ["\r\n", "\r", "\n", "\n\n\n", " \n", "\t\r\n", "\x85", "\u2028", "\f", "\v", "\x1b[31m", "\x1b", "\x9d"]
     ),
-    st.sampled_from(["\x00", "\x7f", "\ufeff", "\u00ad", "\ufffe", "\ufffd", "\ufffc", "\ufdd0", "\U000e0067"]),
+    st.sampled_from(
+        ["\x00", "\x7f", "\ufeff", "\u00ad", "\ufffe", "\ufffd", "\ufffc", "\ufdd0", "\U000e0067", "\U0010ffff"]
+    ),
     st.sampled_from(["\u200b", "\u200c", "\u200d", "\u200e", "\u202b", "\u2060", "ส้ม\u200bค"]),
     st.sampled_from(["&amp;", "&amp;amp;lt;", "&#x1F600;", "&nosuch;", "&EACUTE;", "&#128;", "&#10;", "&#xD800;"]),
     st.sampled_from(["&", "<", "<b>", "ﬁ", "Ａ１，", "ﾊﾟ", "“x”", "\u3000", "\xa0", " ", "²", "\u212b", "\U0002f800"]),
@@ -227,6 +229,7 @@ def test_sound_text_of_many_scripts_is_proven_and_never_copied(tmp_path: Path) -
         ("x &amp; y\n<p>&amp;", "x & y\n<p>&amp;"),
         ("one\r\ntwo\rthree\u2028four\x0cfive", "one\ntwo\nthree\nfour\nfive"),
         ("\ufeffstart\x00 mid\u0007dle \x1b[1mbold\x1b[0m", "start middle bold"),
+        ("no\U0003fffe char\U0010ffffacter", "no character"),
         ("in\u200bvis\u200dible \u2060soft\u00adhyphen", "invisible softhyphen"),
         ("می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย", "می‌خواهم क्‍ष 👩‍👧 คำ\u200bไทย"),
         ("“Ａ１”，。！ﬁ²", "“Ａ１”，。！ﬁ²"),
