@@ -104,7 +104,7 @@ def worker_of(process: "subprocess.Popen[bytes]") -> int | None:
     """A process that the run has started; None where it ends first."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None:
-        if len(started := children.read_text().split()) > 1:  # the first one tracks resources
+        if len(started := children.read_text().split()) > 1:  # one may track resources
             return int(started[-1])
         time.sleep(0.01)
     return None

@@ -1,14 +1,15 @@
-"""Tasks on processes of this machine: spawned, single-threaded, long-lived; a dead worker's task is tried again.
+"""Tasks on processes of this machine: single-threaded, long-lived; a dead worker's task is tried again.
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
 ended the parent; it tells when a kernel is compiled for the first time. Tasks that want all the cores run in a process
-of their own. Starting a worker costs about half a second, which `warm` hides behind the reading of the recipe; so
-nothing heavy is imported here before it is needed.
+of their own. Workers that are started ahead, by `warm`, share what they load; so nothing heavy is imported here before
+it is needed.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import traceback
 from collections import deque
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import Report, TaskError
-from pipeline.engines.processes import begin, settle
+from pipeline.engines.processes import begin, branch, keep_memory, load, settle
 
 if TYPE_CHECKING:
     from pipeline.engines.work import TaskResult, TaskSpec
@@ -36,9 +37,12 @@ class LocalEngine:
         self._idle: list[_Worker] = []
 
     def warm(self) -> None:
-        """Starts one worker ahead of its first task: it loads what it needs while the caller plans."""
-        if not self._idle:
-            self._put(_Worker(wide=False))
+        """Starts workers ahead of their first task. A process with one thread loads what they need and forks them all;
+        another spawns one, which loads while the caller plans."""
+        if self._idle:
+            return
+        branches = load(_libraries)
+        self._idle += [_Worker(branches=branches) for _ in range(self.workers if branches else 1)]
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
         """Results as tasks end; see `Engine.run`."""
@@ -78,7 +82,7 @@ class LocalEngine:
             busy.append(worker)
 
     def _take(self) -> _Worker:
-        return self._idle.pop() if self._idle else _Worker(wide=False)
+        return self._idle.pop() if self._idle else _Worker()
 
     def _put(self, worker: _Worker) -> None:
         if worker.wide:
@@ -94,10 +98,10 @@ class _Died(Exception):  # noqa: N818 - it is what happened, never raised to a c
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, *, wide: bool) -> None:
+    def __init__(self, *, wide: bool = False, branches: bool = False) -> None:
         self.wide = wide
         self.pipe, theirs = Pipe()
-        self.process = begin(_serve, theirs, wide, wide=wide)
+        self.process = branch(_serve, theirs) if branches else begin(_serve, theirs, wide, wide=wide)
         theirs.close()
 
     def start(self, spec: TaskSpec, attempt: int) -> None:
@@ -164,28 +168,31 @@ def _cause(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Connection, wide: bool) -> None:
+def _libraries() -> None:
+    """Loads what every worker needs."""
+    gc.disable()
+    import pipeline.engines.work  # noqa: F401
+    from pipeline.engines.spare import spare
+
+    spare()
+    gc.freeze()  # what is loaded stays: no search for cycles need look at it, or touch memory that is shared
+    gc.enable()
+
+
+def _serve(pipe: Connection, wide: bool = False) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
     settle()
-    gc.disable()
-    from pipeline.engines.work import TaskSpec, run_task
-
     if not wide:
-        import pyarrow as pa
-
-        from pipeline.engines.spare import spare
-
-        pa.set_cpu_count(1)
-        pa.set_io_thread_count(1)
-        spare()
+        keep_memory()
+        _libraries()
+        _one_thread()
+    from pipeline.engines.work import TaskSpec, run_task
 
     def report(news: dict[str, Any]) -> None:
         pipe.send(("news", dict(news)))
 
     if not wide:
         _tell_of_compiling(report)
-    gc.freeze()  # what is loaded stays: no search for cycles need look at it
-    gc.enable()
     with suppress(EOFError, BrokenPipeError):
         while True:
             spec = TaskSpec.model_validate_json(pipe.recv())
@@ -195,6 +202,16 @@ def _serve(pipe: Connection, wide: bool) -> None:
                 message = f"{type(error).__name__}: {error}"
                 answer = ("failed", {"message": message, "trace": traceback.format_exc()})
             pipe.send(answer)
+
+
+def _one_thread() -> None:
+    """Has pyarrow work in this thread, with the memory that malloc keeps unless another is asked for."""
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+        pa.set_memory_pool(pa.system_memory_pool())
 
 
 def _tell_of_compiling(report: Report) -> None:

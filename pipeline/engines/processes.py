@@ -1,12 +1,14 @@
-"""How a process of this machine begins: spawned, with one thread unless all the cores are its own, and told to end when
-its parent does, whatever ended the parent.
+"""How a process of this machine begins, with one thread unless all the cores are its own, and how it ends: when its
+parent does, whatever ended the parent.
 
-Reads and writes nothing. A process starts from nothing, which costs about half a second, where a fork would take over
-the threads and locks of its parent.
+Reads and writes nothing. Spawned, a process starts from nothing and loads its libraries again, which costs 0.65 s of
+CPU time; branched off by a fork, it has what its parent has loaded, in the same memory, which is safe as long as the
+parent has one thread: else the fork may take over a lock that nobody will open.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing as mp
 import os
@@ -14,9 +16,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
@@ -30,21 +32,47 @@ ONE_THREAD = {
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-KEPT_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
-"""A worker keeps memory from one batch to the next, where giving it back and asking again costs 0.5 s of 7."""
+NO_JEMALLOC_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""glibc's names of what `mallopt` sets."""
+KEPT_MEMORY = {TRIM_THRESHOLD: 256 << 20, MMAP_THRESHOLD: 32 << 20}
 
 
-def begin(target: Callable[..., None], *args: Any, wide: bool = False) -> SpawnProcess:
-    """Starts a process that calls `target`; wide: with all the cores."""
+def begin(target: Callable[..., None], *args: Any, wide: bool = False) -> BaseProcess:
+    """Spawns a process that calls `target`; wide: with all the cores."""
     process = mp.get_context("spawn").Process(target=target, args=args, daemon=not wide)
-    kept = {name: value for name, value in KEPT_MEMORY.items() if name not in os.environ}
-    with _environment({} if wide else ONE_THREAD | kept), _no_main():
+    with _environment({} if wide else ONE_THREAD), _no_main():
         process.start()
     return process
+
+
+def branch(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Forks a process that calls `target`; only for a process with one thread, see `load`."""
+    process = mp.get_context("fork").Process(target=_branched, args=(target, *args), daemon=True)
+    process.start()
+    return process
+
+
+def _branched(target: Callable[..., None], *args: Any) -> None:
+    os.environ.update(ONE_THREAD)
+    target(*args)
+
+
+def load(libraries: Callable[[], None]) -> bool:
+    """Has `libraries` load them with one thread; whether this process may branch then. If it has threads already, or
+    the system does not say, nothing is loaded."""
+    if _has_threads():
+        return False
+    with _environment(ONE_THREAD | NO_JEMALLOC_THREAD):
+        libraries()
+    return not _has_threads()
+
+
+def _has_threads() -> bool:
+    """Whether there are others beside this one, those that libraries start by themselves included."""
+    with suppress(OSError):
+        return len(os.listdir("/proc/self/task")) > 1
+    return True
 
 
 def settle() -> None:
@@ -52,6 +80,15 @@ def settle() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(*FEWER_COLLECTIONS)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def keep_memory() -> None:
+    """Has glibc keep what one batch frees for the next one, where giving it back and asking again costs 0.5 s of 7;
+    elsewhere it does nothing."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for name, size in KEPT_MEMORY.items():
+            libc.mallopt(name, size)
 
 
 def _die_with_parent() -> None:
@@ -63,7 +100,7 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Sets variables for a process that is about to be spawned, and puts them back."""
+    """Sets variables meanwhile, and puts them back."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -1,0 +1,84 @@
+"""Workers that are branched off: only from a process with one thread, and never left behind. Each in a fresh Python."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are spawned")
+
+
+def started(*lines: str) -> "subprocess.Popen[str]":
+    program = "\n".join(("import os, sys, threading, time", "from pipeline.engines.local import LocalEngine", *lines))
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def printed(*lines: str) -> str:
+    told, _ = started(*lines).communicate(timeout=60)
+    return told.strip()
+
+
+def test_workers_started_ahead_have_what_their_parent_has_loaded() -> None:
+    lines = ("engine = LocalEngine(3)", "engine.warm()", "print(len(engine._idle), 'numba' in sys.modules)")
+    kind = "print({type(worker.process).__name__ for worker in engine._idle})"
+    assert printed(*lines, kind, "engine.close()") == "3 True\n{'ForkProcess'}"
+
+
+def test_a_process_with_threads_loads_nothing_and_spawns_one() -> None:
+    thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    lines = ("engine = LocalEngine(3)", "engine.warm()", "print(len(engine._idle), 'numba' in sys.modules)")
+    kind = "print({type(worker.process).__name__ for worker in engine._idle})"
+    assert printed(thread, *lines, kind, "engine.close()") == "1 False\n{'SpawnProcess'}"
+
+
+def test_libraries_that_start_threads_make_it_spawn() -> None:
+    lines = (
+        "from pipeline.engines.processes import load",
+        "start = lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+        "print(load(lambda: None), load(start), load(lambda: None))",
+    )
+    assert printed(*lines) == "True False False"
+
+
+def test_a_branch_has_one_thread_for_all_its_libraries_and_its_parent_keeps_its_variables() -> None:
+    lines = (
+        "from pipeline.engines.processes import branch, load",
+        "import multiprocessing as mp",
+        "os.environ.pop('RAYON_NUM_THREADS', None)",
+        "load(lambda: None)",
+        "branch(lambda: print(os.environ['RAYON_NUM_THREADS'], flush=True)).join()",
+        "print('RAYON_NUM_THREADS' in os.environ)",
+    )
+    assert printed(*lines) == "1\nFalse"
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    process = started(
+        "engine = LocalEngine(3)",
+        "engine.warm()",
+        "print(*(worker.process.pid for worker in engine._idle), flush=True)",
+        "time.sleep(60)",
+    )
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 3
+    assert all(_is_there(pid) for pid in workers)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    until = time.monotonic() + 20
+    while any(_is_there(pid) for pid in workers):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process is alive, and not only waiting for somebody to ask how it ended."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
