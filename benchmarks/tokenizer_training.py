@@ -1,8 +1,10 @@
 """Training a tokenizer, against Hugging Face's trainer and gigatoken's: tokenizer_training.py CORPORA.
 
 All learn from the same documents with gpt2's pattern, in turn, on one core, in the project's own Python, which has both
-peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges
-pairs met once too, so of its merges the first ones are compared.
+peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges pairs met once
+too, so of its merges the first ones are compared. A smaller and a larger vocabulary are learnt beside Hugging Face's
+trainer alone, since gigatoken takes minutes for the larger; twice and twenty times as much English beside gigatoken
+alone. Where there is not enough of it, it comes again with its vowels moved on by one, so that its words are others.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, arguments, documents, megabytes, show
+from benchmarks.scaling import stream
 from pipeline.engines.processes import ONE_THREAD
 from stages.encoder import byte_alphabet, token_bytes
 from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable
 
-TOKENS = 32768
+TOKENS, OTHERS = 32768, (8192, 131072)
 FEW_TOKENS = 2048
+LARGER = (2, 20)
+"""How many times as much English is learnt from, too."""
 ENOUGH = 20
 """Megabytes under which so few are learnt: a small text has no more pairs that come twice, and gigatoken merges on."""
 WHOLE = 1 << 40
@@ -46,18 +51,39 @@ def main() -> None:
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
-    """A row for each kind of text and peer."""
-    tokens = TOKENS if given.megabytes >= ENOUGH else FEW_TOKENS
+    """A row for each kind of text, vocabulary and peer, then one for each larger amount."""
+    enough = given.megabytes >= ENOUGH
+    tokens = TOKENS if enough else FEW_TOKENS
     ours([pa.array(["a b a b"], pa.large_string())], tokens)
     for kind in ("english", "chinese", "code"):
         texts = documents(given.corpora, kind, given.megabytes)
-        chunks = [pa.array(texts[k : k + 1000], pa.large_string()) for k in range(0, len(texts), 1000)]
-        mine = [ours(chunks, tokens) for _ in range(given.turns)]
-        for name, train in (("tokenizers", hugging_face), ("gigatoken", gigatoken)):
-            took, merges = train(chunks, tokens)
-            answers = agreement(mine[0][1], merges, whole=name == "tokenizers")
-            own = [one for one, _ in mine]
-            yield Row(f"training {tokens:,} tokens", kind, megabytes(texts), name, own, [took], answers)
+        yield from compared(kind, texts, tokens, given.turns, hugging_face, gigatoken)
+        for other in OTHERS if enough else ():
+            yield from compared(kind, texts, other, given.turns, hugging_face)
+    for times in LARGER:
+        texts = list(much(given.corpora, times * given.megabytes))
+        yield from compared("english", texts, tokens, given.turns, gigatoken)
+
+
+def compared(kind: str, texts: Sequence[str], tokens: int, turns: int, *peers: Callable[..., Trained]) -> Iterator[Row]:
+    """A row for each peer."""
+    chunks = [pa.array(texts[k : k + 1000], pa.large_string()) for k in range(0, len(texts), 1000)]
+    size = megabytes(texts)
+    mine = [ours(chunks, tokens) for _ in range(turns)]
+    for train in peers:
+        took, merges = train(chunks, tokens)
+        name = "gigatoken" if train is gigatoken else "tokenizers"
+        answers = agreement(mine[0][1], merges, whole=train is hugging_face)
+        yield Row(f"training {tokens:,} tokens", kind, size, name, [one for one, _ in mine], [took], answers)
+
+
+def much(corpora: Path, amount: float) -> Iterator[str]:
+    """English texts, about so many megabytes."""
+    for _, text in stream(corpora, "english"):
+        if amount <= 0:
+            return
+        amount -= len(text.encode()) / 1e6
+        yield text
 
 
 def agreement(mine: Pairs, theirs: Pairs, whole: bool) -> str:
