@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are spawned")
+forks = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked: processes are spawned")
 
 
 def started(*lines: str) -> "subprocess.Popen[str]":
@@ -22,6 +22,7 @@ def printed(*lines: str) -> str:
     return told.strip()
 
 
+@forks
 def test_workers_started_ahead_have_what_their_parent_has_loaded() -> None:
     lines = ("engine = LocalEngine(3)", "engine.warm()", "print(len(engine._idle), 'numba' in sys.modules)")
     kind = "print({type(worker.process).__name__ for worker in engine._idle})"
@@ -35,6 +36,7 @@ def test_a_process_with_threads_loads_nothing_and_spawns_one() -> None:
     assert printed(thread, *lines, kind, "engine.close()") == "1 False\n{'SpawnProcess'}"
 
 
+@forks
 def test_libraries_that_start_threads_make_it_spawn() -> None:
     lines = (
         "from pipeline.engines.processes import load",
@@ -44,10 +46,10 @@ def test_libraries_that_start_threads_make_it_spawn() -> None:
     assert printed(*lines) == "True False False"
 
 
+@forks
 def test_a_branch_has_one_thread_for_all_its_libraries_and_its_parent_keeps_its_variables() -> None:
     lines = (
         "from pipeline.engines.processes import branch, load",
-        "import multiprocessing as mp",
         "os.environ.pop('RAYON_NUM_THREADS', None)",
         "load(lambda: None)",
         "branch(lambda: print(os.environ['RAYON_NUM_THREADS'], flush=True)).join()",
@@ -56,6 +58,7 @@ def test_a_branch_has_one_thread_for_all_its_libraries_and_its_parent_keeps_its_
     assert printed(*lines) == "1\nFalse"
 
 
+@forks
 def test_workers_end_when_their_parent_is_killed() -> None:
     process = started(
         "engine = LocalEngine(3)",

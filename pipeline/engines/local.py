@@ -168,13 +168,14 @@ def _cause(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _libraries() -> None:
-    """Loads what every worker needs."""
+def _libraries(spares: bool = True) -> None:
+    """Loads what every worker needs; spares: without what only stages from elsewhere or a wide task may want."""
     gc.disable()
     import pipeline.engines.work  # noqa: F401
     from pipeline.engines.spare import spare
 
-    spare()
+    if spares:
+        spare()
     gc.freeze()  # what is loaded stays: no search for cycles need look at it, or touch memory that is shared
     gc.enable()
 
@@ -182,16 +183,15 @@ def _libraries() -> None:
 def _serve(pipe: Connection, wide: bool = False) -> None:
     """A worker's life: tasks in, results out, until the pipe or the parent is gone."""
     settle()
-    if not wide:
-        keep_memory()
-        _libraries()
-        _one_thread()
+    _libraries(spares=not wide)
     from pipeline.engines.work import TaskSpec, run_task
 
     def report(news: dict[str, Any]) -> None:
         pipe.send(("news", dict(news)))
 
     if not wide:
+        keep_memory()
+        _one_thread()
         _tell_of_compiling(report)
     with suppress(EOFError, BrokenPipeError):
         while True:

@@ -33,9 +33,8 @@ ONE_THREAD = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 NO_JEMALLOC_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""glibc's names of what `mallopt` sets."""
-KEPT_MEMORY = {TRIM_THRESHOLD: 256 << 20, MMAP_THRESHOLD: 32 << 20}
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": (-1, 256 << 20), "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20)}
+"""glibc's variables, how `mallopt` calls them, and bytes."""
 
 
 def begin(target: Callable[..., None], *args: Any, wide: bool = False) -> BaseProcess:
@@ -84,11 +83,12 @@ def settle() -> None:
 
 def keep_memory() -> None:
     """Has glibc keep what one batch frees for the next one, where giving it back and asking again costs 0.5 s of 7;
-    elsewhere it does nothing."""
+    what the user's variables say stands, and elsewhere it does nothing."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for name, size in KEPT_MEMORY.items():
-            libc.mallopt(name, size)
+        for variable, (name, size) in KEPT_MEMORY.items():
+            if variable not in os.environ:
+                libc.mallopt(name, size)
 
 
 def _die_with_parent() -> None:
