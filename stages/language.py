@@ -158,13 +158,18 @@ class Langid(NamedTuple):
 @cache
 def _langid() -> Langid:
     """The model of py3langid 0.4, arranged for the kernel (`data/langid.md`)."""
+    from stages.kernels.langid import LINE, SLOTS
+
     model, told = read_arrays(Path(__file__).with_name("data") / "langid.safetensors.zst")
     labels = told["labels"].split()
     alias = np.array([labels.index(label) for label in labels], np.int64)
     weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32))
     numbers = (int(told["first"]), int(told["second"]), int(told["longest"]))
-    steps = (model["automaton"], model["byte_class"], *numbers)
-    return Langid(labels, (*steps, model["table"], model["prior"], alias, weights))
+    steps, table = (model["automaton"], model["byte_class"], *numbers), model["table"]
+    room = np.zeros(len(table) * SLOTS + LINE, np.uint8)
+    rough = room[-room.ctypes.data % LINE :][: len(table) * SLOTS].reshape(-1, SLOTS)
+    columns = np.zeros((len(labels), len(table) + 1), np.int16)
+    return Langid(labels, (*steps, table, model["prior"], alias, weights, rough, columns))
 
 
 def _as_langid_reads(span: Span, doubtful: NDArray[np.bool_]) -> Span:

