@@ -106,7 +106,7 @@ def run(
     from pipeline.engines.local import LocalEngine
 
     engine = LocalEngine(workers or os.cpu_count() or 1)
-    engine.warm()
+    engine.prepare()
     with closing(engine), guard(as_json=json_), interruptible():
         from pipeline.progress import Progress
         from pipeline.queries import funnel, highlights
@@ -114,6 +114,8 @@ def run(
         from pipeline.runner import execute
 
         planned = _plan(recipe, out, limit, set_, force)
+        if any(stage.why is not None for stage in planned.stages):
+            engine.warm()
         with Progress(quiet=quiet or json_) as progress:
             execute(planned, engine, progress)
         rows, text = funnel(planned.out)

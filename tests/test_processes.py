@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+READY = ("engine = LocalEngine(3)", "engine.prepare()", "engine.warm()")
 forks = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked: processes are spawned")
 
 
@@ -24,16 +25,22 @@ def printed(*lines: str) -> str:
 
 @forks
 def test_workers_started_ahead_have_what_their_parent_has_loaded() -> None:
-    lines = ("engine = LocalEngine(3)", "engine.warm()", "print(len(engine._idle), 'numba' in sys.modules)")
+    lines = (*READY, "print(len(engine._idle), 'numba' in sys.modules)")
     kind = "print({type(worker.process).__name__ for worker in engine._idle})"
     assert printed(*lines, kind, "engine.close()") == "3 True\n{'ForkProcess'}"
 
 
 def test_a_process_with_threads_loads_nothing_and_spawns_one() -> None:
     thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
-    lines = ("engine = LocalEngine(3)", "engine.warm()", "print(len(engine._idle), 'numba' in sys.modules)")
+    lines = (*READY, "print(len(engine._idle), 'numba' in sys.modules)")
     kind = "print({type(worker.process).__name__ for worker in engine._idle})"
     assert printed(thread, *lines, kind, "engine.close()") == "1 False\n{'SpawnProcess'}"
+
+
+@forks
+def test_a_plan_that_starts_threads_leaves_workers_to_be_spawned() -> None:
+    thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    assert printed(*READY[:2], thread, READY[2], "print(len(engine._idle))", "engine.close()") == "0"
 
 
 @forks
@@ -61,8 +68,7 @@ def test_a_branch_has_one_thread_for_all_its_libraries_and_its_parent_keeps_its_
 @forks
 def test_workers_end_when_their_parent_is_killed() -> None:
     process = started(
-        "engine = LocalEngine(3)",
-        "engine.warm()",
+        *READY,
         "print(*(worker.process.pid for worker in engine._idle), flush=True)",
         "time.sleep(60)",
     )

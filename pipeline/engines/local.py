@@ -2,8 +2,8 @@
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
 ended the parent; it tells when a kernel is compiled for the first time. Tasks that want all the cores run in a process
-of their own. Workers that are started ahead, by `warm`, share what they load; so nothing heavy is imported here before
-it is needed.
+of their own. Workers that are started ahead, by `prepare` and `warm`, share what the caller has loaded; so nothing
+heavy is imported here before it is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import Report, TaskError
-from pipeline.engines.processes import begin, branch, keep_memory, load, settle
+from pipeline.engines.processes import begin, branch, has_threads, keep_memory, load, settle
 
 if TYPE_CHECKING:
     from pipeline.engines.work import TaskResult, TaskSpec
@@ -35,14 +35,20 @@ class LocalEngine:
         """Starts nothing yet."""
         self.workers = workers
         self._idle: list[_Worker] = []
+        self._branches = False
+
+    def prepare(self) -> None:
+        """Loads what workers need, before the caller plans, if this process has one thread; else a worker is started
+        that loads it meanwhile."""
+        self._branches = load(_libraries)
+        if not self._branches:
+            self._idle.append(_Worker())
 
     def warm(self) -> None:
-        """Starts workers ahead of their first task. A process with one thread loads what they need and forks them all;
-        another spawns one, which loads while the caller plans."""
-        if self._idle:
-            return
-        branches = load(_libraries)
-        self._idle += [_Worker(branches=branches) for _ in range(self.workers if branches else 1)]
+        """Starts workers ahead of their first task, once the plan is made: forks that have all that this process has
+        loaded, the stages too. One that has got threads meanwhile starts none."""
+        if self._branches and not has_threads():
+            self._idle += [_Worker(branches=True) for _ in range(self.workers - len(self._idle))]
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
         """Results as tasks end; see `Engine.run`."""

@@ -60,14 +60,14 @@ def _branched(target: Callable[..., None], *args: Any) -> None:
 def load(libraries: Callable[[], None]) -> bool:
     """Has `libraries` load them with one thread; whether this process may branch then. If it has threads already, or
     the system does not say, nothing is loaded."""
-    if _has_threads():
+    if has_threads():
         return False
     with _environment(ONE_THREAD | NO_JEMALLOC_THREAD):
         libraries()
-    return not _has_threads()
+    return not has_threads()
 
 
-def _has_threads() -> bool:
+def has_threads() -> bool:
     """Whether there are others beside this one, those that libraries start by themselves included."""
     with suppress(OSError):
         return len(os.listdir("/proc/self/task")) > 1
