@@ -292,7 +292,8 @@ def verdict(
         return Emit(rows=batch, counters=counters or {})
     where = np.flatnonzero(dropped)
     firsts = pa.array([rules[k].name for k in broken[:, where].argmax(axis=0).tolist()], pa.string())
-    drops = drop_rows(batch.take(pa.array(where)), task, firsts, _reasons(rules, broken, where))
+    lost = batch.select(["id", "source", "text"]).take(pa.array(where))
+    drops = drop_rows(lost, task, firsts, _reasons(rules, broken, where))
     return Emit(rows=batch.filter(pa.array(~dropped)), drops=drops, counters=counters or {})
 
 

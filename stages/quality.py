@@ -163,13 +163,13 @@ class Quality(Stage):
         scores, page, removed = self._judge(batch["text"], batch["lang"])
         found = {name: Rule(name, *_columns(scores, name, len(batch))) for name in self._names()}
         rules = list(found.values())
-        scored = with_scores(batch, "quality", rules)
-        if "c4" in self.rules:
-            gone = np.logical_or.reduce([rule.broken for rule in rules])
-            kept = pc.if_else(pa.array(gone), batch["text"], published.to_array(page.texts))
-            scored = with_column(scored, DOCUMENT.field("text"), kept)
         counters = {f"c4_lines_{reason}": count for reason, count in removed.items() if count}
-        return verdict(scored, rules, task, counters)
+        emit = verdict(with_scores(batch, "quality", rules), rules, task, counters)
+        if "c4" not in self.rules or emit.rows is None:
+            return emit
+        kept = np.flatnonzero(~np.logical_or.reduce([rule.broken for rule in rules]))
+        texts = published.to_array(page.texts.take(kept))
+        return replace(emit, rows=with_column(emit.rows, DOCUMENT.field("text"), texts))
 
     def _judge(self, texts: pa.Array, langs: pa.Array) -> tuple[Scores, published.Page, dict[str, int]]:
         """All scores with the rows they are of, the texts as edited, and lines removed by reason."""

@@ -96,7 +96,9 @@ class Columns:
             reason, detail = "text_not_string", f"{name} is {column.type}"
         for k in np.flatnonzero(pc.and_(texts.is_null(), page.is_null()).to_numpy(zero_copy_only=False)).tolist():
             faults.setdefault(k, (reason, detail, b""))
-        return pc.if_else(page.is_valid(), "", texts).cast(pa.large_string()).fill_null("")
+        if texts.null_count or page.null_count < len(page):
+            texts = pc.if_else(page.is_valid(), "", texts).cast(pa.large_string()).fill_null("")
+        return texts
 
     def _decoded(self, raw: pa.Array, faults: dict[int, tuple[str, str, bytes]]) -> pa.Array:
         """Bytes → text, null where a fault is noted."""
