@@ -31,15 +31,17 @@ SLOTS = 2 * LINE
 GROUP = 1 << 17
 """Features of texts that are counted one after the other, then scored: so the caches hold the tables of one of the two
 at a time."""
-ENOUGH = 256
+ENOUGH = 640
 """Features from which on classes are scored roughly first: with fewer, too many of them cannot be told apart."""
 FEW = 16
 """Classes that are scored one by one; if there are more, all are scored row by row."""
 STEPS = np.float32(17)
 """Steps of a rough likelihood in one of its logarithm: those of 0.03 to 15, 1 to 255."""
-BEYOND = 26.0
-"""Classes less probable than the best one by more than exp(BEYOND) have no part in the answer: all 142 together change
-a probability by less than 1e-9."""
+PAYS = 64
+"""Texts that ask for a class before a column of its own is made, which takes as long as this many without."""
+BEYOND = 22.0
+"""Classes less probable than the best one by more than exp(BEYOND) have no part in the answer: all 142 together would
+change a probability by 4e-8 at most."""
 ROW_BITS = np.uint32(16)
 FEATURE_MASK = np.uint32(0xFFFF)
 UPPER = np.uint32(1 << 16)
@@ -75,7 +77,7 @@ def classify(
     the bits of float16 log-likelihoods, of -15 to -0.03 or 0; prior: float32[classes]. alias: int64[classes], the class
     into which one's probability is folded (for most, itself). weights: float32[m], log1p of the counts below m. rough,
     columns: uint8[features, `SLOTS`] that begins a cache line, int16[classes, features + 1]: room for what is made of
-    the table's rows and columns when first needed, 0 until then, to be given again. Score: log1p(count) times
+    the table's rows and columns when it pays, 0 until then, to be given again. Score: log1p(count) times
     likelihood, summed over the features seen, plus the prior; divided by the square root of the text's bytes; softmax
     (py3langid 0.4, langid.py). A text without features scores the same in every class.
     """
@@ -128,7 +130,10 @@ def _score(
     else:
         scores[:] = -np.inf
         for c in near[:some]:
-            scores[c] = _sum_column(seen, shares, table, c, columns[c]) + prior[c]
+            if _has_column(table, c, columns[c]):
+                scores[c] = _sum_column(seen, shares, columns[c]) + prior[c]
+            else:
+                scores[c] = _sum_column(seen, shares, table[:, c]) + prior[c]
 
 
 @leaf
@@ -228,12 +233,8 @@ def _sum_rows(seen: Any, shares: Any, table: Any, part: Any, scores: Any) -> Non
 
 
 @leaf
-def _sum_column(seen: Any, shares: Any, table: Any, c: int, column: Any) -> Any:
-    """That sum of one class, in the same order. column: of `columns`; it is made where it is not yet."""
-    if column[len(table)] == 0:
-        for feature in range(len(table)):
-            column[feature] = table[feature, c]
-        column[len(table)] = 1
+def _sum_column(seen: Any, shares: Any, column: Any) -> Any:
+    """That sum of one class, in the same order. column: the class's bits by feature."""
     score: Any = 0.0
     for low in range(0, len(seen), TOGETHER):
         part: Any = np.float32(0)
@@ -241,6 +242,20 @@ def _sum_column(seen: Any, shares: Any, table: Any, c: int, column: Any) -> Any:
             part += shares[j] * HALF_TO_SINGLE * _likelihood(column[seen[j]])
         score += part
     return score
+
+
+@leaf
+def _has_column(table: Any, c: int, column: Any) -> bool:
+    """Whether a class has a column of its own, which is made when it has been asked for often enough; its last number
+    counts."""
+    asked = column[len(table)]
+    if asked == PAYS:
+        return True
+    column[len(table)] = asked + 1
+    if asked + 1 == PAYS:
+        for feature in range(len(table)):
+            column[feature] = table[feature, c]
+    return bool(asked + 1 == PAYS)
 
 
 @leaf
