@@ -131,6 +131,8 @@ def arguments(
     if encodes:
         parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or its folder [one is trained]")
     given = parser.parse_args()
+    # the peers' Python files are compiled when they are installed: ours must not be at each start
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if pin:
         os.sched_setaffinity(0, {given.core})
         pa.set_cpu_count(1)

@@ -3,9 +3,10 @@
 Runs one recipe on a twentieth, a quarter and all of LARGEST megabytes (2,000 unless said otherwise) of English, many
 languages and code in equal shares at each size: MB of text a second of each stage, which should not depend on the size,
 and the greatest peak of a worker's memory. At a quarter also with one worker and with two, in turn: how many times less
-wall time each stage takes with two, the merging of near-duplicates, which one task does, included. quality comes last,
-so that all documents reach the other stages. Where there is not enough text it comes again with its Latin vowels moved
-on by one, so that no copy is a duplicate of another; the figures say how much of it is such.
+wall time each stage takes with two, the merging of near-duplicates, which one task does, included; and, as what the
+machine's two cores give at all, how much more two runs of one worker each, which share nothing, get done at once.
+quality comes last, so that all documents reach the other stages. Where there is not enough text it comes again with its
+Latin vowels moved on by one, so that no copy is a duplicate of another; the figures say how much of it is such.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
     file = tokenizer(given)
     run(files[:1], file, folder, 1)  # compiles
     quarter = files[:: SHARES[0.25]]
-    pairs = [(run(quarter, file, folder, 1), run(quarter, file, folder, 2)) for _ in range(given.turns)]
+    pairs, apart = [], []
+    for _ in range(given.turns):
+        pairs.append((run(quarter, file, folder, 1), run(quarter, file, folder, 2)))
+        both = [start(quarter, file, folder, 1, name) for name in ("run", "other")]
+        apart.append([costs(*one) for one in both])
     others = {share: run(files[::step], file, folder, 2) for share, step in SHARES.items() if share != 0.25}
     found = others | {0.25: pairs[0][1]}
     sizes = {share: f"{given.megabytes * share:,.0f} MB" for share in reversed(SHARES)}
@@ -72,15 +77,17 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
         )
     for share, size in sizes.items():
         peaks = {stage: costs["peak"] / 1e6 for stage, costs in found[share].items()}
-        most = max(peaks, key=lambda stage: peaks[stage])
-        yield Measure("greatest memory of a worker", size, f"{peaks[most]:,.0f} MB ({most})", "under 1,000 MB")
+        heaviest = max(peaks, key=lambda stage: peaks[stage])
+        yield Measure("greatest memory of a worker", size, f"{peaks[heaviest]:,.0f} MB ({heaviest})", "under 1,000 MB")
     for stage in found[1.0]:
         times = sorted(one[stage]["seconds"] / two[stage]["seconds"] for one, two in pairs)
         cpu = median(two[stage]["cpu_seconds"] / one[stage]["cpu_seconds"] for one, two in pairs)
+        alone = median(one[stage]["seconds"] for one, _ in pairs)
+        most = 2 * alone / median(one[stage]["seconds"] for both in apart for one in both)
         yield Measure(
             f"{stage}, two workers for one",
             sizes[0.25],
-            f"{median(times):.2f} × ({times[0]:.2f} to {times[-1]:.2f}; CPU time {cpu:.2f} ×)",
+            f"{median(times):.2f} × ({times[0]:.2f} to {times[-1]:.2f}; CPU time {cpu:.2f} ×; two runs {most:.2f} ×)",
             "at least 1.8 ×",
         )
     shutil.rmtree(folder)
@@ -115,13 +122,26 @@ def stream(corpora: Path, kind: str) -> Iterator[tuple[int, str]]:
 
 def run(files: Sequence[Path], file: Path, folder: Path, workers: int) -> Stages:
     """What each stage cost."""
-    recipe, out = folder / "scaling.yaml", folder / "run"
+    return costs(*start(files, file, folder, workers))
+
+
+def start(
+    files: Sequence[Path], file: Path, folder: Path, workers: int, name: str = "run"
+) -> tuple[subprocess.Popen[str], Path]:
+    """A run that has begun, and its folder."""
+    recipe, out = folder / f"{name}.yaml", folder / name
     recipe.write_text(RECIPE.format(files=json.dumps([str(path) for path in files]), tokenizer=file))
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", str(out), "--quiet"]
-    done = subprocess.run([*command, "--workers", str(workers)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
+    command += ["--workers", str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), out
+
+
+def costs(process: subprocess.Popen[str], out: Path) -> Stages:
+    """What each stage of a run cost, once it has ended."""
+    _, said = process.communicate()
+    if process.returncode:
+        raise SystemExit(said[-2000:])
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     return {event["stage"].partition("-")[2]: event for event in events if event["event"] == "StageDone"}
 

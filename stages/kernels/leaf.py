@@ -35,9 +35,6 @@ class _Linked(JITCodeLibrary):  # type: ignore[misc]  # numba has no types
     def get_pointer_to_function(self, _name: str) -> int:
         return 0
 
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
-
     def _optimize_final_module(self) -> None:
         pass
 
