@@ -6,7 +6,7 @@ in float32 in an order that its BLAS chooses. So the answer is the same on every
 from py3langid's by that rounding (3.2e-4 at most in 4,200 documents, no label). The tables, 60 MB, are larger than the
 caches, which sets the speed; so eight parts of a text are read in turn, likelihoods are asked for before they are
 needed, and of a longer text all classes are scored roughly first, by a byte for each likelihood, and exactly only those
-that can have a part in the answer, mostly two. What is so made of the model is kept: 48 MB more at most.
+that can have a part in the answer, mostly two. What is so made of the model is kept: 41 MB more at most.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def _nearest(slots: Any, prior: Any, total: Any, size: int, near: Any) -> Any:
     rounding of sums; and it is too high for a class that shares it, which so may stay without need, but sets no limit.
     """
     best, far = -np.inf, BEYOND * math.sqrt(size) + 1.01 * total / STEPS
-    for c in range(2 * SLOTS - len(prior)):
+    for c in range(min(len(prior), 2 * SLOTS - len(prior))):
         best = max(best, slots[c] + prior[c])
     some = 0
     for c in range(len(prior)):
