@@ -66,6 +66,21 @@ def test_a_branch_has_one_thread_for_all_its_libraries_and_its_parent_keeps_its_
 
 
 @forks
+def test_a_branch_that_is_asked_to_end_does_not_do_as_its_parent_would() -> None:
+    lines = (
+        "import signal",
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)",
+        *READY,
+        "worker = engine._idle[0].process",
+        "os.kill(worker.pid, signal.SIGTERM)",
+        "worker.join(30)",
+        "print(worker.exitcode, signal.getsignal(signal.SIGTERM) is signal.default_int_handler)",
+        "engine.close()",
+    )
+    assert printed(*lines) == "-15 True"
+
+
+@forks
 def test_workers_end_when_their_parent_is_killed() -> None:
     process = started(
         *READY,
