@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.rows import DOCUMENT, with_column, with_field
 from pipeline.stage import Each, Emit, Rule, Stage, Step, Task, each_batch, verdict, with_scores
 from stages import rules as published
-from stages.words import Cut, rooms
+from stages.words import Cut
 
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb", "fineweb2"]
 Scores = list[tuple[NDArray[np.int64], published.Score]]
@@ -160,8 +160,7 @@ class Quality(Stage):
         return list(dict.fromkeys(names))
 
     def _run(self, batch: pa.RecordBatch, task: Task) -> Emit:
-        with rooms():
-            scores, page, removed = self._judge(batch["text"], batch["lang"])
+        scores, page, removed = self._judge(batch["text"], batch["lang"])
         found = {name: Rule(name, *_columns(scores, name, len(batch))) for name in self._names()}
         rules = list(found.values())
         counters = {f"c4_lines_{reason}": count for reason, count in removed.items() if count}

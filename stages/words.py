@@ -7,9 +7,6 @@ blank inside) to hold off an emoticon right after it, which a kernel that works 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,9 +20,6 @@ from stages.kernels.arrow import read_only
 
 Cut = Literal["english", "characters", "jieba"]
 """How words are cut: as English, as English with each character of a script without spaces a word, as Chinese."""
-KEPT, LARGEST = 4, 1 << 24
-"""Rooms kept from one batch to the next (of texts, of their chunks left, of lines, of those with citations), and the
-words of the largest that is."""
 MULTIPLIER, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
@@ -86,49 +80,9 @@ def words(texts: Texts, cut: Cut = "english") -> Words:
     return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
 
 
-Room = tuple[NDArray[np.uint64], NDArray[np.uint32]]
-"""Hashes and marks to be written."""
-
-
-def room_for(size: int) -> Room:
-    """numpy asks for large pages, as numba does not, and only pages used are paid; within `rooms`, one used before."""
-    if _own.depth == 0:
-        return np.empty(size, np.uint64), np.empty(size, np.uint32)
-    fit = [k for k, room in enumerate(_own.free) if len(room[0]) >= size]
-    if fit:
-        whole = _own.free.pop(min(fit, key=lambda k: len(_own.free[k][0])))
-    else:
-        most = size + size // 4
-        whole = np.empty(most, np.uint64), np.empty(most, np.uint32)
-    _own.lent.append(whole)
-    return whole[0][:size], whole[1][:size]
-
-
-class _Own(threading.local):
-    """A thread's rooms: those lent, those free, and in how many `rooms` it is."""
-
-    def __init__(self) -> None:
-        self.lent: list[Room] = []
-        self.free: list[Room] = []
-        self.depth = 0
-
-
-_own = _Own()
-
-
-@contextmanager
-def rooms() -> Iterator[None]:
-    """All words made inside lie in memory that the next `rooms` writes over: nothing may hold them after it. Without,
-    the system clears new memory for each batch, which takes a fortieth of the rules' time."""
-    _own.depth += 1
-    try:
-        yield
-    finally:
-        _own.depth -= 1
-        if _own.depth == 0:
-            usual = [room for room in _own.lent + _own.free if len(room[0]) <= LARGEST]
-            _own.free = sorted(usual, key=lambda room: len(room[0]))[-KEPT:]
-            _own.lent = []
+def room_for(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+    """Hashes and marks to be written: numpy asks for large pages, as numba does not, and only pages used are paid."""
+    return np.empty(size, np.uint64), np.empty(size, np.uint32)
 
 
 def _chinese(texts: Texts) -> Words:
