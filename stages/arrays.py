@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
 
     packed = path.read_bytes()
     room = np.empty(zstandard.frame_content_size(packed) + LINE, np.uint8)
-    data = room[-room.ctypes.data % LINE :]
+    data = from_a_line(room)
     with zstandard.ZstdDecompressor(max_window_size=1 << WINDOW).stream_reader(packed) as stream:
         stream.readinto(data)
     room.flags.writeable = data.flags.writeable = False
@@ -42,6 +42,11 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         for name, one in header.items()
         if name != METADATA
     }, header[METADATA]
+
+
+def from_a_line(room: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An array's bytes from the first on that begins a cache line: `LINE` - 1 less at most."""
+    return room[-room.ctypes.data % LINE :]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline.rows import DOCUMENT, drop_rows, with_column, with_field
 from pipeline.stage import Each, Emit, Problem, Stage, Task, each_batch, resolve
-from stages.arrays import read_arrays
+from stages.arrays import LINE, from_a_line, read_arrays
 from stages.letters import Letters
 
 UNKNOWN = "und"
@@ -158,7 +158,7 @@ class Langid(NamedTuple):
 @cache
 def _langid() -> Langid:
     """The model of py3langid 0.4, arranged for the kernel (`data/langid.md`)."""
-    from stages.kernels.langid import LINE, SLOTS
+    from stages.kernels.langid import SLOTS
 
     model, told = read_arrays(Path(__file__).with_name("data") / "langid.safetensors.zst")
     labels = told["labels"].split()
@@ -166,8 +166,8 @@ def _langid() -> Langid:
     weights = np.log1p(np.arange(MOST_WEIGHTS, dtype=np.float32))
     numbers = (int(told["first"]), int(told["second"]), int(told["longest"]))
     steps, table = (model["automaton"], model["byte_class"], *numbers), model["table"]
-    room = np.zeros(len(table) * SLOTS + LINE, np.uint8)
-    rough = room[-room.ctypes.data % LINE :][: len(table) * SLOTS].reshape(-1, SLOTS)
+    size = len(table) * SLOTS
+    rough = from_a_line(np.zeros(size + LINE, np.uint8))[:size].reshape(-1, SLOTS)
     columns = np.zeros((len(labels), len(table) + 1), np.int16)
     return Langid(labels, (*steps, table, model["prior"], alias, weights, rough, columns))
 

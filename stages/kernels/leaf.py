@@ -1,9 +1,9 @@
 """How a kernel for other kernels is compiled: to be linked into theirs, and no further.
 
 Without the wrappers that Python would call it by, which cost more than most small kernels do; and, since it is made
-fast together with its callers, neither optimised nor turned into machine code alone, for which numba has no switch:
-that takes a quarter off the time that all kernels take to compile. A `leaf` makes no array either, so it needs no
-reference counts; an `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return
+fast together with its callers, neither optimised as a whole nor turned into machine code alone, for which numba has no
+switch: that takes an eighth off the time that all kernels take to compile. A `leaf` makes no array either, so it needs
+no reference counts; an `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return
 arrays. None may be called from Python, which would crash, nor is it cached by itself: its caller is, with it inside.
 
 `prefetch` asks the memory for what a kernel will read soon, which neither Python nor numba can say.
