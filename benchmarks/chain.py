@@ -3,9 +3,10 @@
 Both read the same Parquet file and a tokenizer.json, repair text, label languages by py3langid's model, judge by the
 four English rule sets, remove near-duplicates (14 bands of 8) and write tokens; Gristmill also packs. One process each,
 pinned to one core; CPU seconds of all that the command starts, imports too. datatrove runs once, as it takes minutes;
-its own language filter fetches a model, so it calls py3langid here. Gristmill runs with every stage's shards kept, and
-fused, as often before it as after it, since a machine's speed may change; then on a single document, which shows what
-starting costs.
+its own language filter fetches a model, so it calls py3langid here. Gristmill runs with every stage's shards kept, then
+fused, then fused with documents scored until they break a rule, as datatrove's filters do; all three must write the
+same bytes. It runs as often before datatrove as after it, since a machine's speed may change; then on a single
+document, which shows what starting costs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Measure, Row, arguments, documents, megabytes, show, tokenizer, write
 from pipeline.engines.processes import ONE_THREAD
 
-WANTED = {"keep": 40, "fuse": 100}
+WANTED = {"keep": 40, "fuse": 100, "fuse, until_broken": 100}
 RECIPE = """\
 intermediates: {how}
 stages:
@@ -37,6 +38,7 @@ stages:
   - use: clean
   - use: language
   - use: quality
+    scores: {scores}
   - use: near_dedup
     preset: 14x8
   - use: pack
@@ -91,7 +93,7 @@ def main() -> None:
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row | Measure]:
-    """Two rows: shards kept, and fused; then where our time went."""
+    """Three rows: shards kept, fused, and scored no further than needed; then where our time went."""
     texts, file = documents(given.corpora, "english", given.megabytes), tokenizer(given)
     folder = Path(tempfile.mkdtemp())
     docs, one = write(texts, folder / "in/documents.parquet"), write(texts[:1], folder / "one/documents.parquet")
@@ -99,9 +101,12 @@ def rows(given: argparse.Namespace) -> Iterator[Row | Measure]:
         ours(one, how, file, folder)  # compiles, and fills the page cache
     before = {how: [ours(docs, how, file, folder) for _ in range(given.turns)] for how in WANTED}
     theirs = cpu([given.peer_python, "-c", PEER, folder / "in", folder / "peer", file])
-    details = []
+    details, packed = [], set[bytes]()
     for how, wanted in WANTED.items():
         runs = before[how] + [ours(docs, how, file, folder) for _ in range(given.turns)]
+        packed.add(b"".join(path.read_bytes() for path in sorted((folder / "run").glob("*-pack/**/*.parquet"))))
+        if len(packed) > 1:
+            raise SystemExit(f"{how}: other bytes than with shards kept")
         kept = sum(path.rows for path in rows_of(folder / "run/05-near_dedup"))
         other = sum(pq.read_metadata(path).num_rows for path in (folder / "peer/filtered").glob("*.parquet"))
         answers = f"by the rules and near_dedup ours keeps {kept:,} of {len(texts):,}, by its filters alone the peer "
@@ -118,8 +123,8 @@ def rows(given: argparse.Namespace) -> Iterator[Row | Measure]:
 def ours(docs: Path, how: str, file: Path, folder: Path) -> float:
     """CPU seconds of our command on a Parquet file; its run is left in `folder`/run."""
     folder.mkdir(exist_ok=True)
-    recipe = folder / f"{how}.yaml"
-    recipe.write_text(RECIPE.format(how=how, path=docs, tokenizer=file))
+    recipe, (shards, _, scores) = folder / "recipe.yaml", how.partition(", ")
+    recipe.write_text(RECIPE.format(how=shards, scores=scores or "all", path=docs, tokenizer=file))
     shutil.rmtree(folder / "run", ignore_errors=True)
     command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--workers", 1, "--quiet", "--out", folder / "run"]
     return cpu(command)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only, text_buffers
@@ -66,12 +65,13 @@ def under(rule: str, values: Numbers, limit: float | None) -> Score:
 @dataclass(frozen=True, slots=True)
 class Page:
     """n texts and their words, split once for all rules; `split` remembers them by how they were cut, `counted` how
-    many there are where the words themselves are yet to be `gathered`."""
+    many there are where the words themselves are yet to be `gathered`, `sizes` the texts' characters, if known."""
 
     texts: Texts
     split: dict[Cut, Words] = field(default_factory=dict)
     counted: dict[Cut, NDArray[np.int64]] = field(default_factory=dict)
     gathered: dict[Cut, Callable[[], Words]] = field(default_factory=dict)
+    sizes: list[NDArray[np.int64]] = field(default_factory=list)
 
     @classmethod
     def of(cls, array: Any) -> Page:
@@ -93,10 +93,16 @@ class Page:
 
     def take(self, rows: NDArray[np.int64]) -> Page:
         """Some of the texts."""
+
+        def later(cut: Cut) -> Callable[[], Words]:
+            return lambda: self.words(cut).take(rows)
+
         return Page(
             self.texts.take(rows),
-            {cut: self.words(cut).take(rows) for cut in {**self.split, **self.gathered}},
+            {cut: words.take(rows) for cut, words in self.split.items()},
             {cut: counts[rows] for cut, counts in self.counted.items()},
+            {cut: later(cut) for cut in self.gathered},
+            [sizes[rows] for sizes in self.sizes],
         )
 
 
@@ -111,34 +117,38 @@ def gram_rules(top: Mapping[int, float], repeated: Mapping[int, float]) -> list[
     return [*(f"gopher_top_{n}_gram" for n in top), *(f"gopher_dup_{n}_grams" for n in repeated)]
 
 
-def gopher_repetition(
-    page: Page,
-    lines: Sequence[float | None],
-    top: Mapping[int, float],
-    repeated: Mapping[int, float],
-    cut: Cut = "english",
-) -> list[Score]:
-    """Rae et al. 2021, table A1. lines: limits of `LINE_RULES`; top, repeated: limits by n."""
-    from stages.kernels.grams import count_grams
-    from stages.kernels.lines import repeated_lines
+def repeated_lines(page: Page, limits: Sequence[float | None]) -> list[Score]:
+    """Rae et al. 2021, table A1, lines and paragraphs. limits: of `LINE_RULES`. Tells the page its texts' sizes."""
+    from stages.kernels import lines
 
-    t, w = page.texts, page.words(cut)
-    found = repeated_lines(t.data, t.starts, t.ends, classes())
+    t = page.texts
+    found = lines.repeated_lines(t.data, t.starts, t.ends, classes())
     paragraphs, old_paragraphs, paragraph_size, rows, old_rows, row_size, size = found.T
-    size = np.maximum(size, 1)
+    page.sizes.append(np.maximum(size, 1))
+    size = page.sizes[0]
     parts = ((old_paragraphs, paragraphs), (paragraph_size, size), (old_rows, rows), (row_size, size))
-    limits = [*top.values(), *repeated.values()]
+    return [over(rule, ratio(*part), limit) for rule, part, limit in zip(LINE_RULES, parts, limits, strict=True)]
+
+
+def repeated_grams(
+    page: Page, top: Mapping[int, float], repeated: Mapping[int, float], cut: Cut = "english", every: bool = True
+) -> list[Score]:
+    """The same, n-grams, after `repeated_lines`. top, repeated: limits by n. every: also of texts that break
+    one; else those after it may be left out."""
+    from stages.kernels.grams import count_grams
+
+    w, size = page.words(cut), page.sizes[0]
+    limits = np.array([*top.values(), *repeated.values()], np.float64)
     widths = sorted({*top, *repeated})
     columns = [[_place(n, top, 0), _place(n, repeated, len(top))] for n in widths]
     places = np.array(columns, np.int64).reshape(-1, 2)
-    grams = count_grams(w.hashes, w.marks, w.firsts, w.lasts, np.array(widths, np.int64), places, len(limits))
-    return [
-        *(over(rule, ratio(*part), limit) for rule, part, limit in zip(LINE_RULES, parts, lines, strict=True)),
-        *(
-            over(rule, ratio(grams[:, k], size), limit)
-            for k, (rule, limit) in enumerate(zip(gram_rules(top, repeated), limits, strict=True))
-        ),
-    ]
+    in_order = [column for both in columns for column in both if column >= 0] == list(range(len(limits)))
+    stops = limits if in_order and not every else np.full(len(limits), np.inf)
+    ns = np.array(widths, np.int64)
+    grams = count_grams(w.hashes, w.marks, w.firsts, w.lasts, ns, places, read_only(size), stops)
+    shares = np.where(grams >= 0, grams / size[:, None], np.nan)
+    rules = zip(gram_rules(top, repeated), limits.tolist(), shares.T, strict=True)
+    return [over(rule, values, limit) for rule, limit, values in rules]
 
 
 def _place(n: int, rules: Mapping[int, float], first: int) -> int:
@@ -290,10 +300,3 @@ def fineweb(page: Page, limits: Sequence[float | None], short: int, cut: Cut = "
         over(FINEWEB_RULES[2], ratio(repeated, size), limits[2]),
         over(FINEWEB_RULES[3], ratio(newlines, page.count_words(cut)), limits[3]),
     ]
-
-
-def to_array(texts: Texts) -> pa.Array:
-    """Texts in ascending order of place as a large_string array."""
-    both = np.column_stack([texts.starts, texts.ends]).ravel()
-    pieces = pa.LargeStringArray.from_buffers(max(len(both) - 1, 0), pa.py_buffer(both), pa.py_buffer(texts.data))
-    return pieces.take(pa.array(np.arange(0, len(both), 2)))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only
@@ -78,6 +79,13 @@ def words(texts: Texts, cut: Cut = "english") -> Words:
     total = put_words(hashes, marks, firsts, left, *hard, cut_firsts)
     firsts = read_only(firsts)
     return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
+
+
+def to_array(texts: Texts) -> pa.Array:
+    """Texts in ascending order of place as a large_string array."""
+    both = np.column_stack([texts.starts, texts.ends]).ravel()
+    pieces = pa.LargeStringArray.from_buffers(max(len(both) - 1, 0), pa.py_buffer(both), pa.py_buffer(texts.data))
+    return pieces.take(pa.array(np.arange(0, len(both), 2)))
 
 
 def room_for(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:

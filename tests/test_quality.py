@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.stage import Task
 from stages.quality import Quality, profiles
-from stages.rules import STOP_WORDS, to_array
+from stages.rules import STOP_WORDS
+from stages.words import to_array
 from tests import oracles, oracles_jieba
 from tests import oracles_quality as oracle
 
@@ -208,6 +209,43 @@ def test_results_do_not_depend_on_the_other_languages_of_a_batch(documents: list
     for name in ("rows", "drops"):
         rows = [row for part in parts if getattr(part, name) is not None for row in getattr(part, name).to_pylist()]
         assert repr(rows) == repr(getattr(whole, name).to_pylist() if getattr(whole, name) is not None else [])
+
+
+def check_until_broken(batch: pa.RecordBatch, sets: Any, settings: Any) -> None:
+    """Scored only until broken, the same documents stay, with the same scores, and the others go by the same rule."""
+    every, some = (
+        Quality.model_validate({"rules": sets, "scores": scores, "gopher_repetition": settings})._run(batch, TASK)
+        for scores in ("all", "until_broken")
+    )
+    assert repr(some.rows and some.rows.to_pylist()) == repr(every.rows and every.rows.to_pylist())
+    assert (some.drops is None) == (every.drops is None)
+    for one, other in zip(*(emit.drops.to_pylist() if emit.drops else [] for emit in (some, every)), strict=True):
+        assert {**one, "broken": None} == {**other, "broken": None}
+        assert one["broken"] == [found for found in other["broken"] if found in one["broken"]]
+        assert one["broken"][0] == other["broken"][0]
+
+
+@given(
+    st.lists(st.tuples(TEXTS, st.sampled_from(["zh", "yue", "ja", "en", None])), min_size=1, max_size=5),
+    st.permutations(["gopher_repetition", "gopher_quality", "c4", "fineweb", "fineweb2"]),
+    st.sampled_from([{}, {"top_n_grams": {3: 0.2, 6: 0.1}, "dup_n_grams": {2: 0.1, 5: 0.05}}]),
+)
+def test_scored_until_broken_hostile_documents_stay_or_go_alike(documents: Any, sets: Any, settings: Any) -> None:
+    batch = oracles.documents([text for text, _ in documents])
+    batch = batch.set_column(4, "lang", pa.array([lang for _, lang in documents], pa.string()))
+    check_until_broken(batch, sets, settings)
+
+
+@pytest.mark.parametrize("sets", [["gopher_repetition", "gopher_quality", "c4", "fineweb"], ["c4", "gopher_quality"]])
+@pytest.mark.parametrize("languages", [["en"], ["en", "zh", None, "ja"]])
+def test_scored_until_broken_real_documents_stay_or_go_alike(sets: list[str], languages: list[str | None]) -> None:
+    texts = [row["text"] for row in [*GOLDEN, *CHINESE]]
+    langs = [languages[k % len(languages)] for k in range(len(texts))]
+    batch = oracles.documents(texts).set_column(4, "lang", pa.array(langs, pa.string()))
+    check_until_broken(batch, sets, {})
+    stages = (Quality.model_validate({"rules": sets, "scores": scores}) for scores in ("until_broken", "all"))
+    reasons = [sum(map(len, stage._run(batch, TASK).drops["broken"].to_pylist())) for stage in stages]
+    assert len(texts) / 2 < reasons[0] < reasons[1]
 
 
 def test_repeats_by_hand() -> None:

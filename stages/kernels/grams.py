@@ -21,18 +21,21 @@ MIX, HALF, ONE = np.uint64(0xD6E8FEB86659FD93), np.uint64(32), np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any, columns: int) -> Any:
+def count_grams(
+    hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any, sizes: Any, limits: Any
+) -> Any:
     """Characters in n-grams of the words of n texts: int64[n, rules].
 
     Text k has words firsts[k] to lasts[k]: hashes uint64[w], marks uint32[w]. widths: int64[m], the n's in ascending
     order, each once; places: int64[m, 2], the column for the commonest n-gram's characters (overlaps and blanks between
     words counted, the first seen wins a tie) and that for characters in n-grams that occurred before (after one, the
-    next n words are passed over); -1 for none; columns: how many there are.
+    next n words are passed over); -1 for none. Columns after the first whose share of a text's characters, sizes
+    int64[n], is over its limit, float64[rules], are -1.
     """
     n, most = len(firsts), np.int64(0)
     for k in range(n if len(widths) else 0):
         most = max(most, lasts[k] - firsts[k])
-    totals, chars = np.zeros((n, columns), np.int64), np.zeros(most + 1, np.int64)
+    totals, chars = np.zeros((n, len(limits)), np.int64), np.zeros(most + 1, np.int64)
     keys, seen_keys = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
     spots, ids, seen = np.empty(most + 1, np.uint32), np.empty(most + 1, np.uint32), np.empty(most + 1, np.uint32)
     counts, met, often = (
@@ -56,7 +59,22 @@ def count_grams(hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, p
                 totals[k, places[rule, 0]] = times * (chars[first + width] - chars[first] + width - 1)
             if places[rule, 1] >= 0:
                 totals[k, places[rule, 1]] = _repeats(spots, ids, left, kinds, width, chars, met)
+            if _is_over(totals[k], sizes[k], places[rule], limits):
+                for later in places[rule + 1 :]:
+                    for column in later:
+                        if column >= 0:
+                            totals[k, column] = -1
+                break
     return totals
+
+
+@leaf
+def _is_over(totals: Any, size: int, columns: Any, limits: Any) -> Any:
+    """Whether one of some columns, those that are none aside, is over its limit."""
+    over = False
+    for column in columns:
+        over |= column >= 0 and totals[column] / size > limits[column]
+    return over
 
 
 @leaf
