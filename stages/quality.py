@@ -66,7 +66,7 @@ class Quality(Stage):
     def kernels(self) -> tuple[str, ...]:
         """Those of words and lines, of C4 if asked for, and of Chinese words unless they are characters."""
         more = {"c4": "c4" in self.rules, "jieba": self.chinese == "jieba"}
-        names = ["chunks", "words", "lines", "grams", *(name for name, wanted in more.items() if wanted)]
+        names = ["words", "lines", "grams", *(name for name, wanted in more.items() if wanted)]
         return tuple(f"stages.kernels.{name}" for name in names)
 
     def steps(self) -> tuple[Step, ...]:

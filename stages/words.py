@@ -63,21 +63,14 @@ class Words:
 
 def words(texts: Texts, cut: Cut = "english") -> Words:
     """The words of texts, cut in one of three ways."""
-    from stages.kernels.chunks import cut_chunks
-    from stages.kernels.words import find_words, put_words, read_words
+    from stages.kernels.words import FEW, find_words
 
     if cut == "jieba":
         return _chinese(texts)
-    data, (table, known, signs) = texts.data, tables()
-    hashes, marks = room_for(int((texts.ends - texts.starts).sum()))
-    firsts, left = find_words(data, texts.starts, texts.ends, table, known, signs, cut == "characters", hashes, marks)
-    size = int((left[:, 1] - left[:, 0]).sum())
-    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    cut_firsts = cut_chunks(data, left, table, known, signs, cut == "characters", starts, ends)
-    hard = room_for(int(cut_firsts[-1]))
-    read_words(data, starts, ends, table, *hard)
-    total = put_words(hashes, marks, firsts, left, *hard, cut_firsts)
-    firsts = read_only(firsts)
+    singles = cut == "characters"
+    hashes, marks = room_for(int((texts.ends - texts.starts).sum()) + FEW)
+    firsts = read_only(find_words(texts.data, texts.starts, texts.ends, *tables(), singles, hashes, marks))
+    total = int(firsts[-1])
     return Words(read_only(hashes[:total]), read_only(marks[:total]), firsts[:-1], firsts[1:])
 
 

@@ -1,7 +1,8 @@
 """What the kernels are called with: `python -m tests.kernel_signatures` writes `stages/kernels/signatures.json` anew.
 
 Runs every stage that has kernels, with settings that make it call each of them, in this process, and writes the types
-of the arguments. Kernels that only other kernels call have names that begin with `_`, and are left out.
+of the arguments. Kernels that only other kernels call are left out: those of `stages/kernels/leaf.py`, and others by
+their names, which begin with `_`.
 """
 
 import json
@@ -81,7 +82,8 @@ def kernels() -> Iterator[tuple[str, str, object]]:
     """The kernels of the loaded modules that Python may call: (module, name, the kernel)."""
     for module, loaded in list(sys.modules.items()):
         for name, value in list(vars(loaded).items()) if module.startswith("stages.kernels.") else ():
-            if getattr(value, "__module__", "") == module and hasattr(value, "signatures") and name[0] != "_":
+            own = getattr(value, "__module__", "") == module and hasattr(value, "signatures")
+            if own and name[0] != "_" and not value.targetoptions.get("no_cpython_wrapper"):
                 yield module, name, value
 
 

@@ -31,7 +31,7 @@ ANCHORS = (4, 0, 3, 3, 3, 8, 10, 7)
 """Where in each phrase its rarest letter is (m, j, v or k); that letter is looked for first."""
 LETTERS = np.frombuffer(b"".join(PHRASES), np.uint8)
 PLACES = np.cumsum(np.array([0, *(len(phrase) for phrase in PHRASES)]), dtype=np.int64)
-AFTER_BLANK, BEGINS_LINE = 16, 64
+AFTER_BLANK, BEGINS_LINE = 16, 32
 """Flags of a word, as `kernels.words` gives them."""
 NEWLINE, RETURN, BLANK, DOT, OPEN, CLOSE, BRACE, ZERO, NINE = map(ord, "\n\r .[]{09")
 LOWER_J, LOWER_K, LOWER_M, LOWER_V = map(ord, "jkmv")

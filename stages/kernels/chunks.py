@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stages.kernels.leaf import inlined, leaf
 
@@ -30,35 +29,29 @@ LONGEST, LONGEST_TAIL = 32, 5
 """Bytes of the longest exception (at most), characters of the longest TAIL."""
 
 
-@njit(cache=True, nogil=True)
-def cut_chunks(data: Any, left: Any, table: Any, known: Any, signs: Any, singles: bool, starts: Any, ends: Any) -> Any:
-    """The words of m chunks: firsts int64[m + 1]; writes where each starts and ends into int64[bytes of all chunks].
+@leaf
+def cut(
+    data: Any, start: int, end: int, table: Any, known: Any, signs: Any, singles: bool, scratch: Any, cuts: Any
+) -> Any:
+    """Cuts a chunk, `data[start:end]`, valid UTF-8 without blanks: how many words it has.
 
-    Chunk j is `data[left[j, 0]:left[j, 1]]`, valid UTF-8 without blanks, and has words firsts[j] to firsts[j + 1]. The
-    rest is as for `kernels.words.find_words`. singles: characters of scripts without spaces are words of their own.
+    Writes into scratch, int64[characters + 1, 4], a row for each character (code point, class, where it starts) and one
+    for the end, and in the last column, by word, the character that it begins with, one more for the end. cuts:
+    uint8[characters + 1] to work with. The rest is as for `kernels.words.find_words`. singles: characters of scripts
+    without spaces are words of their own.
     """
-    longest, firsts = np.int64(1), np.zeros(len(left) + 1, np.int64)
-    for j in range(len(left)):
-        longest = max(longest, left[j, 1] - left[j, 0])
-    scratch, cuts = np.empty((longest + 1, 4), np.int64), np.zeros(longest + 1, np.uint8)
-    count = np.int64(0)
-    for j in range(len(left)):
-        n, some = _load(data, left[j, 0], left[j, 1], table, scratch)
-        _cut(data, known, signs, scratch, cuts, n, some)
+    n, some = _load(data, start, end, table, scratch)
+    _cut(data, known, signs, scratch, cuts, n, some)
+    words = _list(scratch, cuts, n)
+    if _may_merge(data, signs, scratch, words):
+        _merge(data, known, signs, scratch, cuts, n, words)
         words = _list(scratch, cuts, n)
-        if _may_merge(data, signs, scratch, words):
-            _merge(data, known, signs, scratch, cuts, n, words)
-            words = _list(scratch, cuts, n)
-        if singles and some & SINGLE:
-            for k in range(n):
-                if scratch[k, 1] & SINGLE:
-                    cuts[k] = cuts[k + 1] = 1
-            words = _list(scratch, cuts, n)
-        for word in range(words):
-            starts[count + word], ends[count + word] = scratch[scratch[word, 3], 2], scratch[scratch[word + 1, 3], 2]
-        count += words
-        firsts[j + 1] = count
-    return firsts
+    if singles and some & SINGLE:
+        for k in range(n):
+            if scratch[k, 1] & SINGLE:
+                cuts[k] = cuts[k + 1] = 1
+        words = _list(scratch, cuts, n)
+    return words
 
 
 @leaf

@@ -1,8 +1,8 @@
 """Words of a batch of texts, as spaCy's blank English tokenizer cuts them.
 
 Reads texts as byte ranges of one buffer; writes a hash, a length and flags for each word. Chunks between blanks that no
-rule can cut, and those with one suffix, are settled in the pass that finds their end; the others, each once, are left
-to `kernels.chunks`.
+rule can cut, and those with one suffix, are settled where their end is found; the others are cut by `kernels.chunks`
+and their words remembered for as long as the batch lasts.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.chunks import cut
 from stages.kernels.leaf import inlined, inner, leaf
 
 SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
 SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
 BEYOND = 1 << 31
 """Bits of a character's class; `stages.words` says what each means. BEYOND: a byte of a character beyond ASCII."""
-IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, LEFT, BEGINS_LINE = (1 << bit for bit in range(7))
+IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, BEGINS_LINE = (1 << bit for bit in range(6))
 SHIFT = 7
 """A word's flags (not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout; blanks
-other than one space precede it; it is a chunk left to be cut; it is the first of its text or of a line of Unicode), and
+other than one space precede it; it is the first of its text or of a line of Unicode), and
 how far its length is shifted above them."""
-LONE, WHOLE, ENDED, OTHER = range(4)
-"""What a chunk is: one character; what only an exception cuts; that and one suffix; anything else."""
+WHOLE, ENDED, OTHER = range(3)
+"""What a chunk is: what only an exception cuts; that and one suffix; anything else."""
 EXCEPTION, PATTERN = 1, 2
 """What a candidate may be by first byte, last byte and size: an exception, one to be sought among finished words."""
 PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -34,27 +35,35 @@ FROM_A, OVER_Z, PLACES = (np.uint64(x) for x in (0x1F1F1F1F1F1F1F1F, 0x050505050
 ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
 """Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in;
 halves."""
-BLANK, DOT, LONGEST, MEMO = 32, 46, 32, 16384
-"""A space, a full stop, the bytes of the longest exception (at most), and slots for chunks seen before."""
+BLANK, DOT, LONGEST = 32, 46, 32
+"""A space, a full stop, the bytes of the longest exception (at most)."""
+SLOTS, AWAY, FEW = 1 << 13, np.uint64(40), 4
+"""Chunks that are remembered at once; how far a hash is shifted down to number a slot; words of such a chunk, at most.
+"""
 
 
 @njit(cache=True, nogil=True)
 def find_words(
-    data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool, hashes: Any, marks: Any
+    data: Any,
+    starts: Any,
+    ends: Any,
+    table: Any,
+    known: Any,
+    signs: Any,
+    singles: bool,
+    hashes: Any,
+    marks: Any,
 ) -> Any:
-    """The words of n texts but for chunks left: (firsts int64[n + 1], left int64[m, 3]); writes hashes and marks.
+    """The words of n texts: firsts int64[n + 1]; writes hashes and marks.
 
     Text k is `data[starts[k]:ends[k]]`, valid UTF-8; its words are firsts[k] to firsts[k + 1] of hashes uint64[bytes]
-    and marks uint32[bytes]; past the last, they are room for `put_words`. marks: a word's characters shifted by SHIFT,
-    and its flags. A word that is LEFT has for its hash the number of a chunk, a row of `left`: where it begins, where
-    it ends, how many words it stands for. table: uint32[0x110000] of class bits. known: uint64[slots, 4], rows of
-    (hash, splits, pattern, tail), and signs: uint8[8192], both from `stages.words`. singles: chunks with characters of
-    scripts without spaces are left.
+    and marks uint32[bytes], with room for `FEW` more: a word's characters shifted by SHIFT, and its flags. table:
+    uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs:
+    uint8[8192], both from `stages.words`. singles: characters of scripts without spaces are words of their own.
     """
-    firsts = np.zeros(len(starts) + 1, np.int64)
-    memo, left, near = np.zeros((MEMO, 2), np.uint64), np.empty((1024, 3), np.int64), _near(table)
-    within, count = np.uint32(INNER | SINGLE if singles else INNER), np.int64(0)
-    chunks: Any = np.int64(0)
+    firsts, near, count = np.zeros(len(starts) + 1, np.int64), _near(table), np.int64(0)
+    scratch, cuts = np.empty((256, 4), np.int64), np.empty(256, np.uint8)
+    memo = np.zeros((SLOTS, 2 + FEW + FEW // 2), np.uint64)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while True:
@@ -67,62 +76,63 @@ def find_words(
                 hashes[count], marks[count] = _hash_of_block(block, size), _plain(size) | flags
                 i, count = begin + size, count + 1
                 continue
-            i, kind, mark, last = _read(data, begin, end, size, near, table, within)
-            ended = np.int64(kind == ENDED)
-            state = _hash(data, begin, i - ended)
-            if kind == LONE or (kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION)):
-                hashes[count], marks[count] = state, mark
-                count += 1
-            elif ended and not _may_join(data, begin, i, state, known, signs):
-                hashes[count], marks[count] = state, mark
-                hashes[count + 1], marks[count + 1] = _hash_of_byte(data[i - 1]), last
-                count += 2
+            i = _letters(data, begin + 8, end) if size == 8 else begin + size
+            kind = _kind(data, begin, i, end, near)
+            if kind != OTHER:
+                state = _hash(data, begin, i)
+                if kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION):
+                    hashes[count], marks[count] = state, _plain(i - begin) | flags
+                    count += 1
+                    continue
+                if kind == ENDED and not _may_join(data, begin, i + 1, state, known, signs):
+                    last = near[data[i]]
+                    hashes[count], marks[count] = state, _plain(i - begin) | flags
+                    hashes[count + 1], marks[count + 1] = _hash_of_byte(data[i]), _mark_of(last, last, 1)
+                    count, i = count + 2, i + 1
+                    continue
+            i = _chunk_end(data, i, end, near, table)
+            key = _hash_again(data, begin, i) | ONE
+            slot = np.int64(key >> AWAY) & (SLOTS - 1)
+            if memo[slot, 0] == key:
+                for j in range(FEW):
+                    hashes[count + j] = memo[slot, 2 + j]
+                for j in range(0, FEW, 2):
+                    both = memo[slot, 2 + FEW + j // 2]
+                    marks[count + j], marks[count + j + 1] = both & LOW, both >> HALF
+                count += np.int64(memo[slot, 1])
             else:
-                state = _hash_again(data, begin, i) if ended else state
-                slot = np.int64(state >> np.uint64(40)) & (MEMO - 1)
-                if memo[slot, 0] != state:
-                    if chunks == len(left):
-                        left = _doubled(left)
-                    if memo[slot, 0]:
-                        left[np.int64(memo[slot, 1] & LOW), 2] = memo[slot, 1] >> HALF
-                    left[chunks, 0], left[chunks, 1] = begin, i
-                    memo[slot, 0], memo[slot, 1] = state, chunks
-                    chunks += 1
-                memo[slot, 1] += ONE << HALF
-                hashes[count], marks[count] = memo[slot, 1] & LOW, LEFT
-                count += 1
-            if flags:
-                marks[word] |= flags
+                if i - begin >= len(cuts):
+                    scratch, cuts = np.empty((2 * (i - begin), 4), np.int64), np.empty(2 * (i - begin), np.uint8)
+                words = cut(data, begin, i, table, known, signs, singles, scratch, cuts)
+                _put(data, scratch, hashes[count : count + words], marks[count : count + words])
+                if words <= FEW:
+                    _keep(memo[slot], key, hashes[count : count + words], marks[count : count + words])
+                count += words
+            marks[word] |= flags
         firsts[k + 1] = count
-    for row in memo:
-        if row[0]:
-            left[np.int64(row[1] & LOW), 2] = row[1] >> HALF
-    return firsts, left[:chunks].copy()
+    return firsts
 
 
-@njit(cache=True, nogil=True)
-def put_words(hashes: Any, marks: Any, firsts: Any, left: Any, cut_hashes: Any, cut_marks: Any, cut_firsts: Any) -> Any:
-    """Puts the words of chunks in the place of chunks left, from the end on, in the arrays of `find_words`; how many
-    words there are then. Chunk j has words cut_firsts[j] to cut_firsts[j + 1]."""
-    word = place = firsts[len(firsts) - 1]
-    for j in range(len(left)):
-        place += left[j, 2] * (cut_firsts[j + 1] - cut_firsts[j] - 1)
-    total = place
-    for k in range(len(firsts) - 2, -1, -1):
-        firsts[k + 1] = place
-        while word > firsts[k]:
-            word -= 1
-            mark = marks[word]
-            if not mark & LEFT:
-                place -= 1
-                hashes[place], marks[place] = hashes[word], mark
-                continue
-            chunk = np.int64(hashes[word])
-            for j in range(cut_firsts[chunk + 1] - 1, cut_firsts[chunk] - 1, -1):
-                place -= 1
-                hashes[place], marks[place] = cut_hashes[j], cut_marks[j]
-            marks[place] |= mark & np.uint32(AFTER_BLANK | BEGINS_LINE)
-    return total
+@leaf
+def _put(data: Any, scratch: Any, hashes: Any, marks: Any) -> None:
+    """Writes the hashes and marks of the words of a chunk that is cut."""
+    for word in range(len(hashes)):
+        first, last = scratch[word, 3], scratch[word + 1, 3]
+        some, every = np.uint32(0), np.uint32(ALL)
+        for k in range(first, last):
+            entry = np.uint32(scratch[k, 1])
+            some, every = some | entry, every & entry
+        hashes[word] = _hash_again(data, scratch[first, 2], scratch[last, 2])
+        marks[word] = _mark_of(some, every, last - first)
+
+
+@leaf
+def _keep(row: Any, key: Any, hashes: Any, marks: Any) -> None:
+    """Remembers the words of a chunk: its hash, how many they are, their hashes, their marks by two."""
+    row[0], row[1], row[2 + FEW :] = key, len(hashes), 0
+    for j in range(len(hashes)):
+        row[2 + j] = hashes[j]
+        row[2 + FEW + j // 2] |= np.uint64(marks[j]) << np.uint64(32 * (j & 1))
 
 
 @njit(cache=True, nogil=True)
@@ -150,16 +160,6 @@ def _near(table: Any) -> Any:
     return near
 
 
-@inner
-def _doubled(rows: Any) -> Any:
-    """The rows in an array with room for twice as many."""
-    larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)
-    for j in range(len(rows)):
-        for column in range(rows.shape[1]):
-            larger[j, column] = rows[j, column]
-    return larger
-
-
 @inlined
 def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) -> Any:
     """Where the blanks from `start` end, and what they say of the word there. begins: a text starts with them."""
@@ -180,43 +180,14 @@ def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) 
 
 
 @inlined
-def _read(data: Any, begin: int, end: int, size: int, near: Any, table: Any, within: Any) -> Any:
-    """A chunk: (where it ends, its kind, the mark of it or of all but its suffix, that of its suffix).
-
-    size: ASCII letters it begins with, 8 for that many and more. A run of them, with a blank or one suffix after it,
-    needs no look at each letter.
-    """
-    i = _letters(data, begin + 8, end) if size == 8 else begin + size
-    if i > begin:
-        mark = _plain(i - begin)
-        if i == end or near[data[i]] & SPACE:
-            return i, WHOLE, mark, mark
-        last = near[data[i]]
-        suffix = last & SUFFIX or (data[i] == DOT and near[data[i - 1]] & STOPPED)
-        if suffix and (i + 1 == end or near[data[i + 1]] & SPACE):
-            return i + 1, ENDED, mark, _mark_of(last, last, 1)
-    length, first, last, i = np.int64(0), np.uint32(0), np.uint32(0), begin
-    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
-    before, rest, all_rest = last, some, every
-    while i < end:
-        now, width = near[data[i]], 1
-        if now & BEYOND:
-            code, width = _decode(data, i)
-            now = table[code]
-        if now & SPACE:
-            break
-        before, rest, all_rest, last = last, some, every, now
-        some, every, first = some | now, every & now, first if length else now
-        length, i = length + 1, i + width
-        if rest & within or (length == 2 and first & EDGE):
-            return _chunk_end(data, i, end, near, table), OTHER, some, some
-    mark = _mark_of(some, every, length)
-    if length == 1 or not (some & within or (first | last) & EDGE or (some & DIGIT and not last & DIGIT)):
-        return i, LONE if length == 1 else WHOLE, mark, mark
-    plain = not (rest & within or (first | before) & EDGE or (rest & DIGIT and not before & DIGIT))
-    if plain and data[i - 1] < 0x80 and (last & SUFFIX or (data[i - 1] == DOT and before & STOPPED)):
-        return i, ENDED, _mark_of(rest, all_rest, length - 1), _mark_of(last, last, 1)
-    return i, OTHER, mark, mark
+def _kind(data: Any, begin: int, i: int, end: int, near: Any) -> int:
+    """What a chunk is that begins with ASCII letters up to `i`."""
+    if i == begin:
+        return OTHER
+    if i == end or near[data[i]] & SPACE:
+        return WHOLE
+    suffix = near[data[i]] & SUFFIX or (data[i] == DOT and near[data[i - 1]] & STOPPED)
+    return ENDED if suffix and (i + 1 == end or near[data[i + 1]] & SPACE) else OTHER
 
 
 @inlined
