@@ -3,9 +3,9 @@
 Runs one recipe on a twentieth, a quarter and all of LARGEST megabytes (2,000 unless said otherwise) of English, many
 languages and code in equal shares at each size: MB of text a second of each stage, which should not depend on the size,
 and the greatest peak of a worker's memory. At a quarter also with one worker and with two, in turn: how many times less
-wall time each stage takes with two, its merges aside, which one task does; how many cores it
-kept at work, which says what the stage itself makes of two, whatever the machine's cores lose to each other; and, as
-what the machine gives at all, how much more two runs of one worker each, which share nothing, get done at once.
+wall time each stage takes with two, its merges aside, which one task does; how many cores it kept at work, which says
+what the stage itself makes of two, whatever the machine's cores lose to each other; and, as what the machine gives at
+all, how much more two runs of one worker each, which share nothing, get done at once.
 quality comes last, so that all documents reach the other stages. Where there is not enough text it comes again with its
 Latin vowels moved on by one, so that no copy is a duplicate of another; the figures say how much of it is such.
 """
@@ -82,10 +82,10 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
         yield Measure("greatest memory of a worker", size, f"{peaks[heaviest]:,.0f} MB ({heaviest})", "under 1,000 MB")
     for stage in found[1.0]:
         times = sorted(alone(one[stage]) / alone(two[stage]) for one, two in pairs)
-        at_work = [
+        one_works, two_work = (
             median(run[stage]["cpu_seconds"] / run[stage]["seconds"] for run in runs)
             for runs in zip(*pairs, strict=True)
-        ]
+        )
         whole = median(one[stage]["seconds"] for one, _ in pairs)
         most = 2 * whole / median(one[stage]["seconds"] for both in apart for one in both)
         merging = median(one[stage]["merging"] for one, _ in pairs)
@@ -93,8 +93,8 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
         yield Measure(
             f"{stage}, two workers for one",
             sizes[0.25],
-            f"{median(times):.2f} × ({times[0]:.2f} to {times[-1]:.2f}; cores at work {at_work[1]:.2f} for "
-            f"{at_work[0]:.2f}; two runs {most:.2f} ×{aside})",
+            f"{median(times):.2f} × ({times[0]:.2f} to {times[-1]:.2f}; cores at work {two_work:.2f} for "
+            f"{one_works:.2f}; two runs {most:.2f} ×{aside})",
             "at least 1.8 × but for merges",
         )
     shutil.rmtree(folder)

@@ -124,8 +124,8 @@ def repeated_lines(page: Page, limits: Sequence[float | None]) -> list[Score]:
     t = page.texts
     found = lines.repeated_lines(t.data, t.starts, t.ends, classes())
     paragraphs, old_paragraphs, paragraph_size, rows, old_rows, row_size, size = found.T
-    page.sizes.append(np.maximum(size, 1))
-    size = page.sizes[0]
+    size = np.maximum(size, 1)
+    page.sizes[:] = [size]
     parts = ((old_paragraphs, paragraphs), (paragraph_size, size), (old_rows, rows), (row_size, size))
     return [over(rule, ratio(*part), limit) for rule, part, limit in zip(LINE_RULES, parts, limits, strict=True)]
 
@@ -133,8 +133,8 @@ def repeated_lines(page: Page, limits: Sequence[float | None]) -> list[Score]:
 def repeated_grams(
     page: Page, top: Mapping[int, float], repeated: Mapping[int, float], cut: Cut = "english", every: bool = True
 ) -> list[Score]:
-    """The same, n-grams, after `repeated_lines`. top, repeated: limits by n. every: also of texts that break
-    one; else those after it may be left out."""
+    """The same, n-grams, after `repeated_lines`. top, repeated: limits by n. every: else a text that breaks one
+    may be left without scores for those after it."""
     from stages.kernels.grams import count_grams
 
     w, size = page.words(cut), page.sizes[0]

@@ -22,8 +22,8 @@ BEYOND = 1 << 31
 IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, BEGINS_LINE = (1 << bit for bit in range(6))
 SHIFT = 7
 """A word's flags (not symbols alone; holds a letter; is one mark that ends sentences; is punctuation throughout; blanks
-other than one space precede it; it is the first of its text or of a line of Unicode), and
-how far its length is shifted above them."""
+other than one space precede it; it is the first of its text or of a line of Unicode), and how far its length is shifted
+above them."""
 WHOLE, ENDED, OTHER = range(3)
 """What a chunk is: what only an exception cuts; that and one suffix; anything else."""
 EXCEPTION, PATTERN = 1, 2
