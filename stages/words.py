@@ -118,7 +118,7 @@ def classes() -> NDArray[np.uint32]:
     Beside the classes of the data: EDGE (may be stripped at a chunk's end), INNER (may be cut inside one), DIGIT (0 to
     9).
     """
-    from stages.kernels import words as kernel
+    from stages.kernels import chunks as kernel
 
     table = np.zeros(0x110000, np.uint32)
     names = "space line prefix suffix lower upper alpha quote infix stopped word host letter symbol terminal sentence"

@@ -16,7 +16,7 @@ from stages.kernels.chunks import cut
 from stages.kernels.leaf import inlined, inner, leaf
 
 SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
-SENTENCE, PUNCTUATION, SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(15, 21))
+SENTENCE, PUNCTUATION = 1 << 15, 1 << 16
 BEYOND = 1 << 31
 """Bits of a character's class; `stages.words` says what each means. BEYOND: a byte of a character beyond ASCII."""
 IS_REAL, HAS_LETTER, ENDS_SENTENCE, IS_PUNCTUATION, AFTER_BLANK, BEGINS_LINE = (1 << bit for bit in range(6))
