@@ -106,7 +106,7 @@ class Quality(Stage):
             return emit
         texts = page.texts
         if self.scores == "all":
-            texts = texts.take(np.flatnonzero(~np.logical_or.reduce([rule.broken for rule in rules])))
+            texts = texts.take(np.flatnonzero(_sound(scores, len(batch))))
         return replace(emit, rows=with_column(emit.rows, DOCUMENT.field("text"), to_array(texts)))
 
     def _judge(self, texts: pa.Array, langs: pa.Array) -> tuple[Scores, published.Page, dict[str, int]]:

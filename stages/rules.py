@@ -133,8 +133,8 @@ def repeated_lines(page: Page, limits: Sequence[float | None]) -> list[Score]:
 def repeated_grams(
     page: Page, top: Mapping[int, float], repeated: Mapping[int, float], cut: Cut = "english", every: bool = True
 ) -> list[Score]:
-    """The same, n-grams, after `repeated_lines`. top, repeated: limits by n. every: else a text that breaks one
-    may be left without scores for those after it."""
+    """The same, n-grams, after `repeated_lines`. top, repeated: limits by n. every: if not, a text that
+    breaks one may be left without scores for those after it."""
     from stages.kernels.grams import count_grams
 
     w, size = page.words(cut), page.sizes[0]

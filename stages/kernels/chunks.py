@@ -55,7 +55,7 @@ def cut(
 
 
 @leaf
-def _decode(data: Any, i: int) -> Any:
+def decode(data: Any, i: int) -> Any:
     """The code point of valid UTF-8 beyond ASCII at `i`, and its bytes."""
     lead = np.int64(data[i])
     if lead < 0xE0:
@@ -115,7 +115,7 @@ def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
     while i < end:
         code, width = np.int64(data[i]), 1
         if code >= 0x80:
-            code, width = _decode(data, i)
+            code, width = decode(data, i)
         entry = table[code]
         scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, entry, i
         some |= entry

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.chunks import cut
+from stages.kernels.chunks import cut, decode
 from stages.kernels.leaf import inlined, inner, leaf
 
 SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
@@ -44,15 +44,7 @@ SLOTS, AWAY, FEW = 1 << 13, np.uint64(40), 4
 
 @njit(cache=True, nogil=True)
 def find_words(
-    data: Any,
-    starts: Any,
-    ends: Any,
-    table: Any,
-    known: Any,
-    signs: Any,
-    singles: bool,
-    hashes: Any,
-    marks: Any,
+    data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool, hashes: Any, marks: Any
 ) -> Any:
     """The words of n texts: firsts int64[n + 1]; writes hashes and marks.
 
@@ -145,7 +137,7 @@ def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks
         while i < ends[word]:
             now, width = near[data[i]], 1
             if now & BEYOND:
-                code, width = _decode(data, i)
+                code, width = decode(data, i)
                 now = table[code]
             some, every, length, i = some | now, every & now, length + 1, i + width
         hashes[word], marks[word] = _hash(data, starts[word], ends[word]), _mark_of(some, every, length)
@@ -169,7 +161,7 @@ def _skip(data: Any, start: int, end: int, begins: bool, near: Any, table: Any) 
     while i < end:
         now, width = near[data[i]], 1
         if now & BEYOND:
-            code, width = _decode(data, i)
+            code, width = decode(data, i)
             now = table[code]
         if not now & SPACE:
             break
@@ -250,7 +242,7 @@ def _chunk_end(data: Any, i: Any, end: int, near: Any, table: Any) -> Any:
             break
         now, width = near[data[i]], 1
         if now & BEYOND:
-            code, width = _decode(data, i)
+            code, width = decode(data, i)
             now = table[code]
         if now & SPACE:
             return i
@@ -325,18 +317,6 @@ def _has_sign(data: Any, start: int, end: int, signs: Any, kinds: int) -> bool:
         return False
     sign = (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
     return bool(signs[sign] & kinds)
-
-
-@leaf
-def _decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 beyond ASCII at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
 
 
 @inlined
