@@ -139,7 +139,7 @@ def _exceptions() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
 
     splits, pattern: bit k is set where a word begins at character k; 0 for none.
     """
-    from stages.kernels.chunks import EXCEPTION, HEAD, PATTERN, TAIL
+    from stages.kernels.exceptions import EXCEPTION, HEAD, PATTERN, TAIL
 
     rows: dict[str, list[int]] = {}
     for text, splits, pattern in rules()["exceptions"]:
@@ -168,7 +168,7 @@ def _bits(cuts: list[int]) -> int:
 
 
 def word_hash(word: str) -> int:
-    """The kernel's hash of one word."""
+    """The hash of one word, that of `kernels.exceptions`."""
     data, state = word.encode(), len(word.encode()) * MULTIPLIER & MASK
     for place in range(0, len(data), 8):
         state = (state ^ int.from_bytes(data[place : place + 8], "little")) * MULTIPLIER & MASK

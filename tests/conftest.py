@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import stages.kernels
+from pipeline.engines.ahead import compile_ahead
+
 settings.register_profile("mill", deadline=None)  # a busy machine is no fault of a text
 settings.load_profile("mill")
 TESTS = Path(__file__).parent
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_sessionstart() -> None:
+    """Compiles the kernels whose sources changed: numba alone would go on with old code of those that others link."""
+    compile_ahead((f"stages.kernels.{module.name}" for module in pkgutil.iter_modules(stages.kernels.__path__)), print)
 
 
 @pytest.fixture

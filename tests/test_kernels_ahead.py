@@ -149,6 +149,22 @@ def test_a_changed_file_is_compiled_anew_and_a_signature_that_does_not_fit_stops
     assert "own_kernels" not in sys.modules
 
 
+def test_a_kernel_is_compiled_anew_with_one_that_it_links_from_a_changed_file(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/dev/null/no-folder")
+    (own / "third.py").write_text("from numba import njit\n\n@njit\ndef more(x):\n    return x + 1\n")
+    (own / "other.py").write_text("from third import more\n")
+    (own / "own_kernels.py").write_text(OWN.replace("x + x", "more(x)") + "\nfrom other import more\n")
+    (own / "signatures.json").write_text(json.dumps({"own_kernels": {"twice": ["(int64,)"]}}))
+    ask = [sys.executable, "-c", "import own_kernels; print(own_kernels.twice(1))"]
+    assert len(ahead("own_kernels")) == 2
+    assert subprocess.check_output(ask, cwd=own) == b"2\n"
+    (own / "third.py").write_text((own / "third.py").read_text().replace("x + 1", "x + 2"))
+    assert len(ahead("own_kernels")) == 2
+    assert subprocess.check_output(ask, cwd=own) == b"3\n"
+
+
 def test_nothing_is_compiled_where_numba_compiles_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert not ahead("own_kernels")

@@ -2,7 +2,9 @@
 
 Reads, for each file of kernels, what they are called with (`signatures.json` beside it); fills numba's cache and leaves
 a note there for each file, since asking numba itself would cost every run half a second. A note holds what its kernels
-were compiled for; it is locked by whoever compiles them, so that the processes of one run, and of two runs that start
+were compiled for and of, the files beside theirs that they link kernels from included: numba knows a kernel's own file
+alone, and would go on with the old code of the others; so where a note does not hold that, what numba has is thrown
+away. It is locked by whoever compiles them, so that the processes of one run, and of two runs that start
 at the same time, share the work. Where a note is wrong (kernels that came since, a cache cleared in part), the worker
 that calls a kernel compiles it, as it does for kernels of which nothing is said here.
 """
@@ -16,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +32,8 @@ from pipeline.engines.processes import begin, settle
 from pipeline.events import KernelsCompiled, KernelsStarted, Listener
 
 SIGNATURES = "signatures.json"
+IMPORT = re.compile(r"^from (?:[\w.]*\.)?(\w+) import", re.MULTILINE)
+"""What a line of a source that imports names from a module says of that module: the last part of its name."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Kernels:
         if folder is None:
             return None
         key = hashlib.sha256(_machine())
-        for path in (source, source.with_name(SIGNATURES)):
+        for path in (*_linked(source), source.with_name(SIGNATURES)):
             key.update(path.read_bytes())
         place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()
         return cls(module, source, folder / f"{source.stem}-{place[:12]}.compiled", key.hexdigest())
@@ -69,6 +74,8 @@ class Kernels:
             fcntl.flock(note, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             note.seek(0)
             if note.read() != self.key:
+                for path in self.note.parent.rglob(f"{self.source.stem}.*.nb?"):
+                    path.unlink(missing_ok=True)
                 self._compile()
                 note.truncate(0)
                 note.write(self.key)
@@ -118,6 +125,15 @@ def _compile(todo: Sequence[Kernels]) -> None:
         for wait in (False, True):
             for kernels in todo:
                 kernels.compile(wait=wait)
+
+
+def _linked(source: Path) -> list[Path]:
+    """A file of kernels and those beside it whose names it, or one of them, imports."""
+    found = [source]
+    for path in found:
+        beside = (source.with_name(f"{name}.py") for name in IMPORT.findall(path.read_text(encoding="utf-8")))
+        found += [other for other in dict.fromkeys(beside) if other not in found and other.exists()]
+    return found
 
 
 def _cores() -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.leaf import inlined, inner, leaf
+from stages.kernels.leaf import inner, leaf
+from stages.kernels.utf8 import SPACE, TOPS, decode, eight, first_top, lstrip, rstrip, zeros
 
-SPACE, LINE = 1, 2
-"""Bits of a character's class: blank, line separator of Unicode."""
+LINE = 2
+"""The bit of a character's class that says it is a line separator of Unicode."""
 LOREM, CURLY, LONG_WORD, NO_MARK, FEW_WORDS, JAVASCRIPT, POLICY = range(7)
 """Columns of the counts."""
 PHRASES = (
@@ -36,9 +37,8 @@ AFTER_BLANK, BEGINS_LINE = 16, 32
 NEWLINE, RETURN, BLANK, DOT, OPEN, CLOSE, BRACE, ZERO, NINE = map(ord, "\n\r .[]{09")
 LOWER_J, LOWER_K, LOWER_M, LOWER_V = map(ord, "jkmv")
 LOWER_A, LOWER_C, LOWER_E, LOWER_I, LOWER_O, LOWER_P, LOWER_S, LOWER_U = map(ord, "aceiopsu")
-ONES, TOPS, CONTROLS, OPENS = (np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, 32, OPEN))
-WHICH = np.uint64(0x01020304050607)
-"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in."""
+CONTROLS, OPENS = (np.uint64(byte * 0x0101010101010101) for byte in (32, OPEN))
+"""The same byte eight times."""
 EDIT, NEEDED = (np.frombuffer(text, np.uint8) for text in (b"edit]", b"citation needed]"))
 
 
@@ -65,8 +65,8 @@ def clean_lines(
         i, end, number = starts[k], ends[k], np.int64(-1)
         while i < end:
             last, after = _line_end(data, i, end, classes)
-            first = _lstrip(data, i, last, classes)
-            last = _rstrip(data, first, last, classes)
+            first = lstrip(data, i, last, classes)
+            last = rstrip(data, first, last, classes)
             i = after
             number += first < last
             if lines > firsts[k]:
@@ -90,8 +90,8 @@ def clean_lines(
             lines += 1
             place = finish
         firsts[k + 1] = lines
-        text_starts[k] = _lstrip(out, text_starts[k], place, classes)
-        text_ends[k] = _rstrip(out, text_starts[k], place, classes)
+        text_starts[k] = lstrip(out, text_starts[k], place, classes)
+        text_ends[k] = rstrip(out, text_starts[k], place, classes)
     return found[:lines].copy(), firsts, counts, text_starts, text_ends
 
 
@@ -158,67 +158,18 @@ def _doubled(rows: Any) -> Any:
     return larger
 
 
-@inlined
-def _block(data: Any, i: int) -> Any:
-    """Eight bytes from `i` on, all before the buffer's end, the first the lowest."""
-    at, block = np.uint64(i), np.uint64(0)
-    for k in range(8):
-        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
-        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
-    return block
-
-
-@leaf
-def _decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0x80:
-        return lead, 1
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-
-
-@leaf
-def _lstrip(data: Any, start: int, end: int, classes: Any) -> Any:
-    """Where the first character that is no blank starts."""
-    while start < end:
-        code, width = _decode(data, start)
-        if not classes[code] & SPACE:
-            break
-        start += width
-    return start
-
-
-@leaf
-def _rstrip(data: Any, start: int, end: int, classes: Any) -> Any:
-    """Where the last character that is no blank ends."""
-    while end > start:
-        place = end - 1
-        while data[place] & 0xC0 == 0x80:
-            place -= 1
-        if not classes[_decode(data, place)[0]] & SPACE:
-            break
-        end = place
-    return end
-
-
 @leaf
 def _line_end(data: Any, i: Any, end: int, classes: Any) -> Any:
     """Where the line that starts at `i` ends, and where the next starts."""
     while i < end:
         if i + 8 <= end:
-            block = _block(data, i)
+            block = eight(data, i)
             special = (block | ((block - CONTROLS) & ~block)) & TOPS
             if not special:
                 i += 8
                 continue
-            lowest = (special & (~special + np.uint64(1))) >> np.uint64(7)
-            i += np.int64(lowest * WHICH >> np.uint64(56))
-        code, width = _decode(data, i)
+            i += first_top(special)
+        code, width = decode(data, i)
         if classes[code] & LINE:
             after = i + width
             if code == RETURN and after < end and data[after] == NEWLINE:
@@ -234,9 +185,8 @@ def _copy(data: Any, start: int, end: int, out: Any, place: int, classes: Any) -
     i = start
     while i < end:
         if i + 8 <= end:
-            block = _block(data, i)
-            opens = block ^ OPENS
-            if not (opens - ONES) & ~opens & TOPS:
+            block = eight(data, i)
+            if not zeros(block ^ OPENS):
                 for k in range(8):
                     out[place + k] = np.uint8(block >> np.uint64(8 * k))
                 place, i = place + 8, i + 8
@@ -367,7 +317,7 @@ def _has_words(data: Any, i: int, end: int, classes: Any, fewest: int) -> bool:
     while i < end and words < fewest:
         code, width = np.int64(data[i]), 1
         if code >= 0x80:
-            code, width = _decode(data, i)
+            code, width = decode(data, i)
         before, inside = inside, not classes[code] & SPACE
         words += inside and not before
         i += width
@@ -384,7 +334,7 @@ def _has_long_word(data: Any, i: int, end: int, classes: Any, longest: int) -> b
         if place >= i:
             i = place + 1
             continue
-        i, length = _word(data, _lstrip(data, i, end, classes), end, classes)
+        i, length = _word(data, lstrip(data, i, end, classes), end, classes)
         if length > longest:
             return True
     return False
@@ -395,7 +345,7 @@ def _word(data: Any, i: int, end: int, classes: Any) -> Any:
     """Where the word at `i` ends, and its characters."""
     length = np.int64(0)
     while i < end:
-        code, width = _decode(data, i)
+        code, width = decode(data, i)
         if classes[code] & SPACE:
             break
         length += 1

@@ -11,22 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from stages.kernels.exceptions import EXCEPTION, HEAD, LONGEST, PATTERN, TAIL, has_sign, row_of
 from stages.kernels.leaf import inlined, leaf
+from stages.kernels.utf8 import decode
 
 PREFIX, SUFFIX, LOWER, UPPER, ALPHA, QUOTE, INFIX, STOPPED, WORD, HOST = (1 << bit for bit in range(2, 12))
 SINGLE, EDGE, INNER, DIGIT = (1 << bit for bit in range(17, 21))
 """Bits of a character's class; `stages.words` says what each means."""
-EXCEPTION, PATTERN, TAIL, HEAD = map(np.int64, (1, 2, 4, 8))
-"""What a candidate may be by its first byte, last byte and size: an exception, one to be sought among finished words,
-what goes as a suffix after a digit; the first two bytes of one to be sought."""
-PRIME = np.uint64(0x9E3779B97F4A7C15)
-"""The multiplier of a word's hash."""
 PLUS, DOT, DOLLAR, DEGREE, ELLIPSIS, APOSTROPHE, RAISED, HYPHEN, STAR, CARET = map(ord, "+.$°…'’-*^")
 COMMA, COLON, LESS, GREATER, EQUALS, SLASH = map(ord, ",:<>=/")
 EN_DASH, TILDE, EM_DASH, AT, UNDERSCORE, QUESTION, HASH = map(ord, "–~—@_?#")
 UPPER_C, UPPER_A, UPPER_U, UPPER_S, LOWER_F, LOWER_C, LOWER_K, LOWER_S = map(ord, "CAUSfcks")
-LONGEST, LONGEST_TAIL = 32, 5
-"""Bytes of the longest exception (at most), characters of the longest TAIL."""
+LONGEST_TAIL = 5
+"""Characters of the longest TAIL."""
 
 
 @leaf
@@ -54,57 +51,10 @@ def cut(
     return words
 
 
-@leaf
-def decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 beyond ASCII at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-
-
-@inlined
-def _sign(data: Any, start: int, end: int) -> Any:
-    """A candidate's place in `signs`."""
-    return (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
-
-
-@leaf
-def _hash(data: Any, start: int, end: int) -> Any:
-    """A word's hash: its size, then eight bytes at a time, the first the lowest."""
-    state, block = np.uint64(end - start) * PRIME, np.uint64(0)
-    for j in range(start, end):
-        place = (j - start) & 7
-        block |= np.uint64(data[j]) << np.uint64(8 * place)
-        if place == 7 or j == end - 1:
-            state = (state ^ block) * PRIME
-            state ^= state >> np.uint64(32)
-            block = np.uint64(0)
-    return state
-
-
 @inlined
 def _lookup(data: Any, known: Any, signs: Any, scratch: Any, a: int, b: int, kind: int) -> Any:
     """The row of `known` for characters a to b of the chunk if they are of this kind, else -1."""
-    start, end = scratch[a, 2], scratch[b, 2]
-    if a >= b or end - start > LONGEST or not signs[_sign(data, start, end)] & kind:
-        return np.int64(-1)
-    return _find(data, known, start, end, kind)
-
-
-@leaf
-def _find(data: Any, known: Any, start: int, end: int, kind: int) -> Any:
-    """The row of `known` for some bytes if they are of this kind, else -1."""
-    mask, key = len(known) - 1, _hash(data, start, end)
-    slot = np.int64(key >> np.uint64(40)) & mask
-    while known[slot, 0] != 0:
-        if known[slot, 0] == key:
-            return slot if known[slot, 1 if kind == EXCEPTION else 2 if kind == PATTERN else 3] != 0 else np.int64(-1)
-        slot = (slot + 1) & mask
-    return np.int64(-1)
+    return row_of(data, scratch[a, 2], scratch[b, 2], known, signs, kind)
 
 
 @leaf
@@ -113,9 +63,7 @@ def _load(data: Any, start: int, end: int, table: Any, scratch: Any) -> Any:
     all their classes)."""
     n, i, some = np.int64(0), start, np.uint32(0)
     while i < end:
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
-            code, width = decode(data, i)
+        code, width = decode(data, i)
         entry = table[code]
         scratch[n, 0], scratch[n, 1], scratch[n, 2] = code, entry, i
         some |= entry
@@ -375,7 +323,7 @@ def _may_merge(data: Any, signs: Any, scratch: Any, count: int) -> Any:
     found = np.int64(0)
     for first in range(count - 1):
         start = scratch[scratch[first, 3], 2]
-        found |= signs[_sign(data, start, start + 2)] & HEAD
+        found |= has_sign(data, start, start + 2, signs, HEAD)
     return found != 0
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numba import njit
 
 from stages.kernels.leaf import leaf
+from stages.kernels.utf8 import SPACE, decode
 
-SPACE = 1
-"""Bit of a character's class; `stages.words` says what it means."""
 FIRST_HAN, LAST_HAN = 0x4E00, 0x9FD5
 HAN, LETTER, DIGIT, SIGN = 1, 2, 4, 8
 """What a character is to a block."""
@@ -58,7 +57,7 @@ def cut_texts(
     for k in range(len(starts)):
         i, gap = starts[k], starts[k]
         while i < ends[k]:
-            code, width = _decode(data, i)
+            code, width = decode(data, i)
             if table[code] & SPACE:
                 i += width
                 continue
@@ -86,20 +85,6 @@ def _count(data: Any, start: int, end: int) -> Any:
 
 
 @leaf
-def _decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0x80:
-        return lead, 1
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-
-
-@leaf
 def _kind(code: int) -> Any:
     """What a character is to a block: HAN, LETTER, DIGIT, SIGN, or 0, of no block."""
     if code >= 0x80:
@@ -116,7 +101,7 @@ def _load(data: Any, i: int, end: int, ids: Any, scratch: Any) -> Any:
     """The block at i → scratch rows, one more row for its end; its characters."""
     n = np.int64(0)
     while i < end:
-        code, width = _decode(data, i)
+        code, width = decode(data, i)
         if _kind(code) == 0:
             break
         scratch[n, CODE], scratch[n, NUMBER], scratch[n, PLACE] = code, ids[code], i

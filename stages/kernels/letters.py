@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from stages.kernels.leaf import leaf
+from stages.kernels.utf8 import decode
 
 BLOCK = 64
 SCRIPT = 0xFF
@@ -40,7 +41,7 @@ def read_letters(data: Any, starts: Any, ends: Any, table: Any, kinds: int) -> A
                 continue
             stop = min(i + BLOCK, end)
             while i < stop:
-                code, width = _decode(data, i)
+                code, width = decode(data, i)
                 row[table[code] & SCRIPT] += 1
                 found |= table[code]
                 i += width
@@ -66,17 +67,3 @@ def _count_ascii(data: Any, start: int) -> Any:
         upper += np.uint8(byte - np.uint8(65)) < 26
         lower += np.uint8(byte - np.uint8(97)) < 26
     return upper, lower
-
-
-@leaf
-def _decode(data: Any, i: int) -> Any:
-    """Code point at byte i of valid UTF-8, and how many bytes it takes."""
-    first = np.int64(data[i])
-    if first < 0x80:
-        return first, 1
-    if first < 0xE0:
-        return (first & 0x1F) << 6 | data[i + 1] & 0x3F, 2
-    if first < 0xF0:
-        return (first & 0x0F) << 12 | (data[i + 1] & 0x3F) << 6 | data[i + 2] & 0x3F, 3
-    code = (first & 0x07) << 18 | (data[i + 1] & 0x3F) << 12 | (data[i + 2] & 0x3F) << 6 | data[i + 3] & 0x3F
-    return code, 4

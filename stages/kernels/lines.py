@@ -11,67 +11,29 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.leaf import inlined, inner, leaf
+from stages.kernels.leaf import inner, leaf
+from stages.kernels.utf8 import (
+    ONES,
+    SPACE,
+    TOPS,
+    decode,
+    eight_until,
+    first_top,
+    last_character,
+    lstrip,
+    rstrip,
+    zeros,
+)
 
-SPACE, LINE, TERMINAL = 1, 2, 1 << 14
-"""Bits of a character's class: blank, line separator of Unicode, terminal mark."""
+LINE, TERMINAL = 2, 1 << 14
+"""Bits of a character's class: line separator of Unicode, terminal mark."""
 RETURN, DOT, HASH, HYPHEN, NEWLINE = map(ord, "\r.#-\n")
 MARK, PUNCTUATION, AFTER_BLANK = 4, 8, 16
 """Flags of a word, as `kernels.words` gives them."""
 BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
-ONES, TOPS, BREAKS, HASHES, DOTS, CONTROLS, ALL = (
-    np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE, HASH, DOT, 32, 0xFF)
-)
-LAST, PLACES, PRIME = np.uint64(1 << 63), np.uint64(0x01020304050607), np.uint64(0x9E3779B97F4A7C15)
-"""Eight bytes at once: the same byte eight times; the last one's top bit; what tells which byte the lowest bit is in; a
-hash's multiplier."""
-
-
-@leaf
-def _decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0x80:
-        return lead, 1
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-
-
-@leaf
-def _last(data: Any, start: int, end: int) -> Any:
-    """The last code point of bytes start to end, and where it starts; (0, start) where there is none."""
-    i = end
-    while i > start:
-        i -= 1
-        if data[i] & 0xC0 != 0x80:
-            return _decode(data, i)[0], i
-    return np.int64(0), start
-
-
-@leaf
-def _lstrip(data: Any, start: int, end: int, table: Any) -> Any:
-    """Where the first character that is no blank starts."""
-    while start < end:
-        code, width = _decode(data, start)
-        if not table[code] & SPACE:
-            break
-        start += width
-    return start
-
-
-@leaf
-def _rstrip(data: Any, start: int, end: int, table: Any) -> Any:
-    """Where the last character that is no blank ends."""
-    while end > start:
-        code, place = _last(data, start, end)
-        if not table[code] & SPACE:
-            break
-        end = place
-    return end
+BREAKS, HASHES, DOTS, CONTROLS = (np.uint64(byte * 0x0101010101010101) for byte in (NEWLINE, HASH, DOT, 32))
+LAST, PRIME = np.uint64(1 << 63), np.uint64(0x9E3779B97F4A7C15)
+"""Eight bytes at once: the same byte eight times; the last one's top bit; a hash's multiplier."""
 
 
 @leaf
@@ -82,43 +44,15 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@inlined
-def _block(data: Any, i: int, end: int) -> Any:
-    """Eight bytes from `i` on, the first the lowest; 0 for those from `end` on."""
-    block = np.uint64(0)
-    if i + 8 > len(data):
-        for k in range(min(end - i, 8)):
-            block |= np.uint64(data[i + k]) << np.uint64(8 * k)
-        return block
-    at = np.uint64(i)
-    for k in range(8):
-        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
-        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
-    return block if end - i >= 8 else block & ALL >> np.uint64(64 - 8 * (end - i))
-
-
-@inlined
-def _first(tops: Any) -> Any:
-    """Which byte is the first whose top bit is set."""
-    lowest = (tops & (~tops + np.uint64(1))) >> np.uint64(7)
-    return np.int64(lowest * PLACES >> np.uint64(56))
-
-
-@inlined
-def _zeros(block: Any) -> Any:
-    """The top bits of the bytes that are 0; the first is right, one after it may not be."""
-    return (block - ONES) & ~block & TOPS
-
-
 @leaf
 def _line(data: Any, start: int, end: int) -> Any:
     """Where the newline of a line is, or the end; a 64-bit hash of the line; its characters."""
     state, i, characters = np.uint64(1), start, np.int64(0)
     while i < end:
-        block, size = _block(data, i, end), min(end - i, 8)
-        breaks = _zeros(block ^ BREAKS)
+        block, size = eight_until(data, i, end), min(end - i, 8)
+        breaks = zeros(block ^ BREAKS)
         if breaks:
-            size = _first(breaks)
+            size = first_top(breaks)
             if size == 0:
                 break
             block &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
@@ -139,12 +73,12 @@ def _watched(data: Any, i: int, end: int) -> Any:
     """The next byte that may matter to `count_marks`, or the end: a control, one beyond ASCII, "#", or "." unless what
     follows it in the same block is none."""
     while i < end:
-        block = _block(data, i, end)
-        dots = _zeros(block ^ DOTS)
+        block = eight_until(data, i, end)
+        dots = zeros(block ^ DOTS)
         dots &= dots >> np.uint64(8) | LAST
-        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | _zeros(block ^ HASHES) | dots
+        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | zeros(block ^ HASHES) | dots
         if found:
-            return min(i + _first(found), end)
+            return min(i + first_top(found), end)
         i += 8
     return end
 
@@ -188,8 +122,8 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     masks, table = _masks(data, starts, ends)
     for k in range(len(starts)):
         mask, whole = masks[k], ends[k]
-        start = _lstrip(data, starts[k], whole, classes)
-        end = _rstrip(data, start, whole, classes)
+        start = lstrip(data, starts[k], whole, classes)
+        end = rstrip(data, start, whole, classes)
         i, paragraph, size, begun = starts[k], np.uint64(1), np.int64(0), False
         while True:
             after, line, length = _line(data, i, whole)
@@ -234,7 +168,7 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
                 i = _watched(data, i, end)
                 if i == end:
                     break
-                code, width = _decode(data, i)
+                code, width = decode(data, i)
                 if classes[code] & LINE:
                     break
                 if code == HASH:
@@ -246,12 +180,12 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
                     dots = i + 3
                 i += width
             counts[k, 2] += 1
-            first = _lstrip(data, begin, i, classes)
-            last = _rstrip(data, first, i, classes)
+            first = lstrip(data, begin, i, classes)
+            last = rstrip(data, first, i, classes)
             if first < last:
-                initial = _decode(data, first)[0]
+                initial = decode(data, first)[0]
                 counts[k, 3] += initial in (BULLET, HYPHEN)
-                final = _last(data, first, last)[0]
+                final = last_character(data, first, last)[0]
                 dotted = final == DOT and last - first >= 3 and data[last - 2] == DOT and data[last - 3] == DOT
                 counts[k, 4] += final == ELLIPSIS or dotted
             if i < end:
@@ -272,9 +206,9 @@ def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> 
         while True:
             after, line, size = _line(data, i, end)
             counts[k, 4] += size
-            if _lstrip(data, i, after, classes) < after:
+            if lstrip(data, i, after, classes) < after:
                 counts[k, 0] += 1
-                counts[k, 1] += (classes[_last(data, i, after)[0]] & TERMINAL) != 0
+                counts[k, 1] += (classes[last_character(data, i, after)[0]] & TERMINAL) != 0
                 counts[k, 2] += size <= short
                 if not _is_new(table, masks[k], line, k + 1):
                     counts[k, 3] += size
@@ -306,7 +240,7 @@ def count_sentences(data: Any, ends: Any, classes: Any, marks: Any, firsts: Any,
                 counts[k] += 1
                 ended = False
         if ended:
-            code, place = _last(data, 0, ends[k])
-            doubled = (classes[code] & SPACE) != 0 and (code != BLANK or _rstrip(data, 0, place, classes) < place)
+            code, place = last_character(data, 0, ends[k])
+            doubled = (classes[code] & SPACE) != 0 and (code != BLANK or rstrip(data, 0, place, classes) < place)
             counts[k] += doubled
     return counts

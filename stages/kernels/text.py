@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from stages.kernels.leaf import inlined, leaf
+from stages.kernels.utf8 import decode, eight, first_top, zeros
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
 """Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
@@ -25,9 +26,7 @@ START, MIDDLE, BAD = 0, 1, 2
 TAB, NEWLINE, RETURN, AMPERSAND, LESS = 9, 10, 13, 38, 60
 BLOCK = np.uint64(32)
 """Bytes looked at together for anything but plain ASCII."""
-ONES, TOPS, NEWLINES = (np.uint64(byte * 0x0101010101010101) for byte in (1, 0x80, NEWLINE))
-PLACES = np.uint64(0x01020304050607)
-"""Eight bytes at once: the same byte eight times, and what tells which byte the lowest bit is in."""
+NEWLINES = np.uint64(NEWLINE * 0x0101010101010101)
 ENTITY_LENGTH = 24
 
 
@@ -145,7 +144,7 @@ def _read_segment(
             state = START if first == start else MIDDLE
             for j in range(first, i):
                 state = moves[state, table[data[j]] >> CLASS_SHIFT]
-        code, width = _decode(data, i)
+        code, width = decode(data, i)
         entry = table[code]
         state, idle = moves[state, entry >> CLASS_SHIFT], 0
         order = entry >> COMBINING_SHIFT & np.uint32(0xFF)
@@ -184,20 +183,6 @@ def _is_entity(data: Any, i: int, end: int) -> bool:
         length += 1
         i += 1
     return False
-
-
-@leaf
-def _decode(data: Any, i: int) -> Any:
-    """The code point of valid UTF-8 at `i`, and its bytes."""
-    lead = np.int64(data[i])
-    if lead < 0x80:
-        return lead, 1
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | np.int64(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    high = (lead & 0x07) << 18 | np.int64(data[i + 1] & 0x3F) << 12
-    return high | np.int64(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
 
 
 @njit(cache=True, nogil=True)
@@ -249,20 +234,15 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
 @leaf
 def _line_end(data: Any, start: int, end: int) -> Any:
     """Where the next newline from `start` is, or `end`; read eight bytes at once."""
-    i, last, eight = np.uint64(start), np.uint64(end), np.uint64(8)
-    while i + eight <= last:
-        block = np.uint64(0)
-        for k in range(8):
-            block |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
-        block ^= NEWLINES
-        zeros = (block - ONES) & ~block & TOPS  # the top bits of bytes that are 0; the first is right
-        if zeros:
-            first = (zeros & (~zeros + np.uint64(1))) >> np.uint64(7)
-            return np.int64(i + (first * PLACES >> np.uint64(56)))
-        i += eight
-    while i < last and data[i] != NEWLINE:
-        i += np.uint64(1)
-    return np.int64(i)
+    i = start
+    while i + 8 <= end:
+        found = zeros(eight(data, i) ^ NEWLINES)
+        if found:
+            return i + first_top(found)
+        i += 8
+    while i < end and data[i] != NEWLINE:
+        i += 1
+    return i
 
 
 @leaf

@@ -12,10 +12,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.chunks import cut, decode
+from stages.kernels.chunks import cut
+from stages.kernels.exceptions import (
+    AWAY,
+    EXCEPTION,
+    HALF,
+    PATTERN,
+    find,
+    has_sign,
+    hash_again,
+    hash_block,
+    hash_byte,
+    hash_word,
+    is_known,
+)
 from stages.kernels.leaf import inlined, inner, leaf
+from stages.kernels.utf8 import ALL, SPACE, TOPS, decode, eight_until, first_top
 
-SPACE, LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 1, 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
+LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
 SENTENCE, PUNCTUATION = 1 << 15, 1 << 16
 BEYOND = 1 << 31
 """Bits of a character's class; `stages.words` says what each means. BEYOND: a byte of a character beyond ASCII."""
@@ -26,20 +40,11 @@ other than one space precede it; it is the first of its text or of a line of Uni
 above them."""
 WHOLE, ENDED, OTHER = range(3)
 """What a chunk is: what only an exception cuts; that and one suffix; anything else."""
-EXCEPTION, PATTERN = 1, 2
-"""What a candidate may be by first byte, last byte and size: an exception, one to be sought among finished words."""
-PRIME = np.uint64(0x9E3779B97F4A7C15)
-"""The multiplier of a word's hash."""
-TOPS, LOWER, SEVEN, ALL, SIGNS = (np.uint64(byte * 0x0101010101010101) for byte in (0x80, 0x20, 0x7F, 0xFF, 33))
-FROM_A, OVER_Z, PLACES = (np.uint64(x) for x in (0x1F1F1F1F1F1F1F1F, 0x0505050505050505, 0x01020304050607))
-ONE, LOW, HALF = np.uint64(1), np.uint64(0xFFFFFFFF), np.uint64(32)
-"""Eight bytes at once: masks; what lifts a byte from "a" on, and one over "z", to the top bit; which byte a bit is in;
-halves."""
-BLANK, DOT, LONGEST = 32, 46, 32
-"""A space, a full stop, the bytes of the longest exception (at most)."""
-SLOTS, AWAY, FEW = 1 << 13, np.uint64(40), 4
-"""Chunks that are remembered at once; how far a hash is shifted down to number a slot; words of such a chunk, at most.
-"""
+LOWER, SEVEN, SIGNS, FROM_A, OVER_Z = (np.uint64(byte * 0x0101010101010101) for byte in (0x20, 0x7F, 33, 0x1F, 0x05))
+"""Eight bytes at once: masks; the first sign; what lifts a byte from "a" on, and one over "z", to the top bit."""
+BLANK, DOT, ONE, LOW = 32, 46, np.uint64(1), np.uint64(0xFFFFFFFF)
+SLOTS, FEW = 1 << 13, 4
+"""Chunks that are remembered at once; words of such a chunk, at most."""
 
 
 @njit(cache=True, nogil=True)
@@ -62,28 +67,28 @@ def find_words(
             (begin, flags), word = _skip(data, i, end, i == starts[k], near, table), count
             if begin == end:
                 break
-            block = _block(data, begin, end)
+            block = eight_until(data, begin, end)
             size = _letters_of(block)
             if _is_short(data, begin, end, block, size, near, known, signs):
-                hashes[count], marks[count] = _hash_of_block(block, size), _plain(size) | flags
+                hashes[count], marks[count] = hash_block(block, size), _plain(size) | flags
                 i, count = begin + size, count + 1
                 continue
             i = _letters(data, begin + 8, end) if size == 8 else begin + size
             kind = _kind(data, begin, i, end, near)
             if kind != OTHER:
-                state = _hash(data, begin, i)
-                if kind == WHOLE and not _is_known(data, begin, i, state, known, signs, EXCEPTION):
+                state = hash_word(data, begin, i)
+                if kind == WHOLE and not is_known(data, begin, i, state, known, signs, EXCEPTION):
                     hashes[count], marks[count] = state, _plain(i - begin) | flags
                     count += 1
                     continue
                 if kind == ENDED and not _may_join(data, begin, i + 1, state, known, signs):
                     last = near[data[i]]
                     hashes[count], marks[count] = state, _plain(i - begin) | flags
-                    hashes[count + 1], marks[count + 1] = _hash_of_byte(data[i]), _mark_of(last, last, 1)
+                    hashes[count + 1], marks[count + 1] = hash_byte(data[i]), _mark_of(last, last, 1)
                     count, i = count + 2, i + 1
                     continue
             i = _chunk_end(data, i, end, near, table)
-            key = _hash_again(data, begin, i) | ONE
+            key = hash_again(data, begin, i) | ONE
             slot = np.int64(key >> AWAY) & (SLOTS - 1)
             if memo[slot, 0] == key:
                 for j in range(FEW):
@@ -114,7 +119,7 @@ def _put(data: Any, scratch: Any, hashes: Any, marks: Any) -> None:
         for k in range(first, last):
             entry = np.uint32(scratch[k, 1])
             some, every = some | entry, every & entry
-        hashes[word] = _hash_again(data, scratch[first, 2], scratch[last, 2])
+        hashes[word] = hash_again(data, scratch[first, 2], scratch[last, 2])
         marks[word] = _mark_of(some, every, last - first)
 
 
@@ -140,7 +145,7 @@ def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks
                 code, width = decode(data, i)
                 now = table[code]
             some, every, length, i = some | now, every & now, length + 1, i + width
-        hashes[word], marks[word] = _hash(data, starts[word], ends[word]), _mark_of(some, every, length)
+        hashes[word], marks[word] = hash_word(data, starts[word], ends[word]), _mark_of(some, every, length)
 
 
 @inner
@@ -190,7 +195,7 @@ def _is_short(data: Any, begin: int, end: int, block: Any, size: int, near: Any,
     i = begin + size
     if not (i == end or near[block >> np.uint64(8 * size) & np.uint64(0xFF)] & SPACE):
         return False
-    return not _has_sign(data, begin, i, signs, EXCEPTION) or _find(known, _hash_of_block(block, size)) < 0
+    return not has_sign(data, begin, i, signs, EXCEPTION) or find(known, hash_block(block, size)) < 0
 
 
 @inlined
@@ -204,17 +209,14 @@ def _letters_of(block: Any) -> Any:
     """How many ASCII letters a block begins with."""
     seven = (block | LOWER) & SEVEN
     others = ~((seven + FROM_A) & ~(seven + OVER_Z) & ~block) & TOPS
-    if not others:
-        return np.int64(8)
-    first = (others & (~others + np.uint64(1))) >> np.uint64(7)
-    return np.int64(first * PLACES >> np.uint64(56))
+    return first_top(others) if others else np.int64(8)
 
 
 @inlined
 def _letters(data: Any, i: int, end: int) -> Any:
     """Where the ASCII letters from `i` end."""
     while i < end:
-        size = _letters_of(_block(data, i, end))
+        size = _letters_of(eight_until(data, i, end))
         i += size
         if size < 8:
             break
@@ -222,22 +224,15 @@ def _letters(data: Any, i: int, end: int) -> Any:
 
 
 @inlined
-def _hash_of_block(block: Any, size: int) -> Any:
-    """The hash of a word of 1 to 7 bytes, the first of a block."""
-    state = (np.uint64(size) * PRIME ^ block & ALL >> np.uint64(64 - 8 * size)) * PRIME
-    return state ^ state >> HALF
-
-
-@inlined
 def _chunk_end(data: Any, i: Any, end: int, near: Any, table: Any) -> Any:
     """Where the chunk ends that goes on at `i`."""
     while i < end:
-        block = _block(data, i, end)
+        block = eight_until(data, i, end)
         others = (block | (block - SIGNS) & ~block) & TOPS
         if not others:
             i += 8
             continue
-        i += np.int64(((others & (~others + ONE)) >> np.uint64(7)) * PLACES >> np.uint64(56))
+        i += first_top(others)
         if i >= end:
             break
         now, width = near[data[i]], 1
@@ -251,72 +246,12 @@ def _chunk_end(data: Any, i: Any, end: int, near: Any, table: Any) -> Any:
 
 
 @inlined
-def _hash(data: Any, start: int, end: int) -> Any:
-    """A word's hash: its size, then eight bytes at a time."""
-    state = np.uint64(end - start) * PRIME
-    while start < end:
-        state = (state ^ _block(data, start, end)) * PRIME
-        state ^= state >> np.uint64(32)
-        start += 8
-    return state
-
-
-@leaf
-def _hash_again(data: Any, start: int, end: int) -> Any:
-    """The same, where it is seldom asked for: each copy of it that is inlined takes a second to compile."""
-    return _hash(data, start, end)
-
-
-@inlined
-def _hash_of_byte(byte: Any) -> Any:
-    """The hash of a word of one byte."""
-    state = (PRIME ^ np.uint64(byte)) * PRIME
-    return state ^ state >> HALF
-
-
-@inlined
-def _block(data: Any, i: int, end: int) -> Any:
-    """Eight bytes from `i` on, the first the lowest; 0 for those from `end` on."""
-    if i + 8 > len(data):
-        return _last_block(data, i, end)
-    at, block = np.uint64(i), np.uint64(0)
-    for k in range(8):
-        # an unsigned index, which numba does not check for negative ones: LLVM makes one load of the eight
-        block |= np.uint64(data[at + np.uint64(k)]) << np.uint64(8 * k)
-    return block if end - i >= 8 else block & ALL >> np.uint64(64 - 8 * (end - i))
-
-
-@leaf
-def _last_block(data: Any, i: int, end: int) -> Any:
-    """The same where the buffer ends."""
-    block = np.uint64(0)
-    for k in range(min(end - i, 8)):
-        block |= np.uint64(data[i + k]) << np.uint64(8 * k)
-    return block
-
-
-@inlined
 def _may_join(data: Any, start: int, end: int, state: Any, known: Any, signs: Any) -> Any:
     """Whether a word (of hash `state`) and its suffix, or the word, are an exception or may be part of one."""
     kinds = EXCEPTION | PATTERN
-    if _is_known(data, start, end - 1, state, known, signs, kinds):
+    if is_known(data, start, end - 1, state, known, signs, kinds):
         return True
-    return _has_sign(data, start, end, signs, kinds) and _find(known, _hash_again(data, start, end)) >= 0
-
-
-@inlined
-def _is_known(data: Any, start: int, end: int, state: Any, known: Any, signs: Any, kinds: int) -> Any:
-    """Whether some bytes, of hash `state`, are among the exceptions; one of other kinds may count too."""
-    return _has_sign(data, start, end, signs, kinds) and _find(known, state) >= 0
-
-
-@inlined
-def _has_sign(data: Any, start: int, end: int, signs: Any, kinds: int) -> bool:
-    """Whether some bytes may be an exception, by the first, the last and their size."""
-    if end - start > LONGEST:
-        return False
-    sign = (np.int64(data[start]) * 67 + np.int64(data[end - 1]) * 5 + (end - start) * 1201) & 8191
-    return bool(signs[sign] & kinds)
+    return has_sign(data, start, end, signs, kinds) and find(known, hash_again(data, start, end)) >= 0
 
 
 @inlined
@@ -332,15 +267,3 @@ def _mark_of(some: Any, every: Any, length: int) -> Any:
     if every & PUNCTUATION:
         found |= np.uint32(IS_PUNCTUATION)
     return found
-
-
-@leaf
-def _find(known: Any, key: Any) -> Any:
-    """The row of `known` with this hash, or -1."""
-    mask = len(known) - 1
-    slot = np.int64(key >> np.uint64(40)) & mask
-    while known[slot, 0] != 0:
-        if known[slot, 0] == key:
-            return slot
-        slot = (slot + 1) & mask
-    return -1
