@@ -2,11 +2,11 @@
 
 Reads, for each file of kernels, what they are called with (`signatures.json` beside it); fills numba's cache and leaves
 a note there for each file, since asking numba itself would cost every run half a second. A note holds what its kernels
-were compiled for and of, the files beside theirs that they link kernels from included: numba knows a kernel's own file
-alone, and would go on with the old code of the others; so where a note does not hold that, what numba has is thrown
-away. It is locked by whoever compiles them, so that the processes of one run, and of two runs that start
-at the same time, share the work. Where a note is wrong (kernels that came since, a cache cleared in part), the worker
-that calls a kernel compiles it, as it does for kernels of which nothing is said here.
+were compiled for, and the sources that they were compiled from: their file, and those beside it that they link kernels
+from, of which numba knows nothing. Where it does not hold what there is now, numba's cache of that file is cleared.
+Whoever compiles locks the note, so that the processes of one run, and of two runs that start at the same time, share
+the work. Where a note is wrong (kernels that came since, a cache cleared in part), the worker that calls a kernel
+compiles it, as it does for kernels of which nothing is said here.
 """
 
 from __future__ import annotations
