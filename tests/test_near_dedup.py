@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasketch import MinHashLSH
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from stages.kernels.arrow import read_only, text_buffers
 from stages.kernels.components import components, empty, join
 from stages.kernels.jaccard import survivors
 from stages.kernels.minhash import band_keys, folding, shingles, signatures
-from stages.near_dedup import NearDedup, optimal_banding
+from stages.near_dedup import WEIGHTS, NearDedup, optimal_banding
 from stages.near_dedup_verify import CANDIDATE, decide
 from tests import oracles as oracles_
 from tests import oracles_near_dedup as oracles
@@ -178,6 +179,18 @@ def test_components_are_those_of_flooding(pieces: list[list[tuple[int, int]]]) -
 
 def chain(n: int) -> list[tuple[int, int]]:
     return [(k, 0) for k in range(n)]
+
+
+@pytest.mark.parametrize("hashes", [2, 7, 64, 128, 200])
+def test_the_banding_is_the_one_that_datasketch_finds(hashes: int) -> None:
+    for similarity in (0.05, 0.3, 0.5, 0.7, 0.8, 0.9, 0.99, 1.0):
+        bands, rows = optimal_banding(similarity, hashes)
+        if bands == 1:  # which datasketch does not take
+            with pytest.raises(ValueError, match="number of bands"):
+                MinHashLSH(threshold=similarity, num_perm=hashes, weights=WEIGHTS)
+            continue
+        index = MinHashLSH(threshold=similarity, num_perm=hashes, weights=WEIGHTS)
+        assert (bands, rows) == (index.b, index.r)
 
 
 def test_the_default_banding_finds_what_it_should() -> None:
