@@ -21,7 +21,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +32,7 @@ from pipeline.engines.processes import begin, settle
 from pipeline.events import KernelsCompiled, KernelsStarted, Listener
 
 SIGNATURES = "signatures.json"
-IMPORT = re.compile(r"^from (?:[\w.]*\.)?(\w+) import", re.MULTILINE)
+IMPORT = re.compile(rb"^from (?:[\w.]*\.)?(\w+) import", re.MULTILINE)
 """What a line of a source that imports names from a module says of that module: the last part of its name."""
 
 
@@ -56,8 +56,8 @@ class Kernels:
         if folder is None:
             return None
         key = hashlib.sha256(_machine())
-        for path in (*_linked(source), source.with_name(SIGNATURES)):
-            key.update(path.read_bytes())
+        for text in (*_linked(source), source.with_name(SIGNATURES).read_bytes()):
+            key.update(text)
         place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()
         return cls(module, source, folder / f"{source.stem}-{place[:12]}.compiled", key.hexdigest())
 
@@ -127,13 +127,13 @@ def _compile(todo: Sequence[Kernels]) -> None:
                 kernels.compile(wait=wait)
 
 
-def _linked(source: Path) -> list[Path]:
-    """A file of kernels and those beside it whose names it, or one of them, imports."""
-    found = [source]
-    for path in found:
-        beside = (source.with_name(f"{name}.py") for name in IMPORT.findall(path.read_text(encoding="utf-8")))
-        found += [other for other in dict.fromkeys(beside) if other not in found and other.exists()]
-    return found
+def _linked(source: Path) -> Iterator[bytes]:
+    """What is in a file of kernels and in those beside it whose names it, or one of them, imports."""
+    names = [source.stem]
+    for name in names:
+        with suppress(FileNotFoundError):
+            yield (text := source.with_name(f"{name}.py").read_bytes())
+            names += [other for other in map(bytes.decode, IMPORT.findall(text)) if other not in names]
 
 
 def _cores() -> int:

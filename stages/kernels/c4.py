@@ -315,9 +315,7 @@ def _has_words(data: Any, i: int, end: int, classes: Any, fewest: int) -> bool:
     """Whether a line has so many words."""
     words, inside = 0, False
     while i < end and words < fewest:
-        code, width = np.int64(data[i]), 1
-        if code >= 0x80:
-            code, width = decode(data, i)
+        code, width = decode(data, i)
         before, inside = inside, not classes[code] & SPACE
         words += inside and not before
         i += width

@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from stages.kernels.leaf import leaf
+from stages.kernels.utf8 import ONES, TOPS, eight, zeros
 
 CODES = 0x40000
 """No code point from here on is a letter or a digit."""
@@ -37,7 +38,6 @@ SPACELESS = (
 """First and last code point of each block in which every word character is a word of its own."""
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C17)
 """2^64 over the golden ratio, made 3 modulo 4: then two words in a row hash apart from the same in reverse."""
-ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 EIGHT = np.uint64(8)
 """Bytes looked at together, where all are ASCII."""
 STRETCH = np.uint64(64)
@@ -77,16 +77,6 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _eight(data: NDArray[np.uint8], i: np.uint64) -> np.uint64:
-    """Eight bytes from `i` on, the first lowest; the compiler makes one load of it."""
-    low = np.uint64(data[i]) | np.uint64(data[i + np.uint64(1)]) << np.uint64(8)
-    low |= np.uint64(data[i + np.uint64(2)]) << np.uint64(16) | np.uint64(data[i + np.uint64(3)]) << np.uint64(24)
-    high = np.uint64(data[i + np.uint64(4)]) | np.uint64(data[i + np.uint64(5)]) << np.uint64(8)
-    high |= np.uint64(data[i + np.uint64(6)]) << np.uint64(16) | np.uint64(data[i + np.uint64(7)]) << np.uint64(24)
-    return low | high << np.uint64(32)
-
-
-@njit(cache=True, nogil=True, inline="always")
 def _between(chunk: np.uint64, low: int, high: int) -> np.uint64:
     """Of eight ASCII bytes those from `low` to `high`, as high bits (others bits are noise)."""
     return (chunk + ONES * np.uint64(128 - low)) & ~(chunk + ONES * np.uint64(127 - high))
@@ -99,11 +89,11 @@ def _fold_ascii(
     """Folds eight bytes at a time, from `place` on → out from `w` on, while all are ASCII; how many bytes."""
     first = place
     while place + EIGHT <= end:
-        chunk = _eight(data, place)
-        if chunk & HIGHS != np.uint64(0):
+        chunk = eight(data, place)
+        if chunk & TOPS != np.uint64(0):
             break
-        chunk |= (_between(chunk, 65, 90) & HIGHS) >> np.uint64(2)
-        words = (_between(chunk, 97, 122) | _between(chunk, 48, 57) | _between(chunk, 95, 95)) & HIGHS
+        chunk |= (_between(chunk, 65, 90) & TOPS) >> np.uint64(2)
+        words = (_between(chunk, 97, 122) | _between(chunk, 48, 57) | _between(chunk, 95, 95)) & TOPS
         chunk &= (words >> np.uint64(7)) * np.uint64(255)
         for j in range(EIGHT):
             out[w + j] = np.uint8(chunk >> j * EIGHT)
@@ -185,22 +175,22 @@ def _hash_words(folded: NDArray[np.uint8], size: int, out: NDArray[np.uint64]) -
     """
     end, i, count = np.uint64(size), np.uint64(0), 0
     while i < end:
-        chunk = _eight(folded, i)
+        chunk = eight(folded, i)
         if chunk & np.uint64(0xFF) == np.uint64(0):
-            filled = ((chunk & ~HIGHS) + ~HIGHS | chunk) & HIGHS
+            filled = ((chunk & ~TOPS) + ~TOPS | chunk) & TOPS
             if filled == np.uint64(0):
                 i += EIGHT
                 continue
             i += (((filled & (~filled + np.uint64(1))) - np.uint64(1) & ONES) * ONES >> np.uint64(56)) - np.uint64(1)
-            chunk = _eight(folded, i)
+            chunk = eight(folded, i)
         state = np.uint64(0)
-        gaps = (chunk - ONES) & ~chunk & HIGHS
+        gaps = zeros(chunk)
         while gaps == np.uint64(0):
             state = (state ^ chunk) * MULTIPLIER
             state ^= state >> np.uint64(32)
             i += EIGHT
-            chunk = _eight(folded, i)
-            gaps = (chunk - ONES) & ~chunk & HIGHS
+            chunk = eight(folded, i)
+            gaps = zeros(chunk)
         below = (gaps & (~gaps + np.uint64(1))) - np.uint64(1)
         out[count] = _mix((state ^ chunk & below) * MULTIPLIER)
         count += 1
