@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import inner, leaf
+from stages.kernels.leaf import inner, kernel, leaf
 
 EDGE, INSIDE = -1, -2
 """What stands between words; what stands where a token's right half began."""
@@ -27,7 +26,7 @@ many places of it were noted (then: where in the list of places the next one goe
 neighbours come first."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def learn_merges(data: Any, offsets: Any, counts: Any, ids: Any, most: int, least: int) -> Any:
     """At most `most` merges of pairs met `least` times or more: int32[m, 2], the ids that merge k joins to 256 + k.
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import inner, leaf
+from stages.kernels.leaf import inner, kernel, leaf
 from stages.kernels.utf8 import SPACE, TOPS, decode, eight, first_top, lstrip, rstrip, zeros
 
 LINE = 2
@@ -42,7 +41,7 @@ CONTROLS, OPENS = (np.uint64(byte * 0x0101010101010101) for byte in (32, OPEN))
 EDIT, NEEDED = (np.frombuffer(text, np.uint8) for text in (b"edit]", b"citation needed]"))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clean_lines(
     data: Any, starts: Any, ends: Any, classes: Any, terminal: bool, fewest: int, longest: int, out: Any
 ) -> Any:
@@ -95,7 +94,7 @@ def clean_lines(
     return found[:lines].copy(), firsts, counts, text_starts, text_ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def line_words(marks: Any, word_firsts: Any, word_lasts: Any, lines: Any, firsts: Any) -> Any:
     """Which words those lines have that stay, out of those of the n texts: int64[2, m], from where to where.
 
@@ -118,7 +117,7 @@ def line_words(marks: Any, word_firsts: Any, word_lasts: Any, lines: Any, firsts
     return places
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take_words(
     hashes: Any,
     marks: Any,

@@ -7,10 +7,9 @@ Nodes are uint64 other than `EMPTY`. The table holds a key and a parent for each
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Marks a free slot; as a document's reference it would be the last row of the last of 2^32 shards."""
@@ -44,7 +43,7 @@ def components(table: tuple[NDArray[np.uint64], NDArray[np.int64]]) -> tuple[NDA
     return nodes[order], roots[order]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def roots_of(keys: NDArray[np.uint64], parents: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """(nodes in the order of the slots, smallest node of the component of each)."""
     nodes, roots = np.empty(len(keys), np.uint64), np.empty(len(keys), np.uint64)
@@ -76,7 +75,7 @@ def _slot(keys: NDArray[np.uint64], node: np.uint64) -> int:
     return int(slot)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def unite(
     keys: NDArray[np.uint64], parents: NDArray[np.int64], low: NDArray[np.uint64], high: NDArray[np.uint64]
 ) -> int:

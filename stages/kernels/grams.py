@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 
 REAL, LETTER, SHIFT = 1, 2, np.uint32(7)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
@@ -20,7 +19,7 @@ MIX, HALF, ONE = np.uint64(0xD6E8FEB86659FD93), np.uint64(32), np.uint64(1)
 """A hash's multiplier; how far the first of two numbers is shifted above the second; a step."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_grams(
     hashes: Any, marks: Any, firsts: Any, lasts: Any, widths: Any, places: Any, sizes: Any, limits: Any
 ) -> Any:
@@ -191,7 +190,7 @@ def _lengthen(left: int, spots: Any, ids: Any, counts: Any, keys: Any) -> Any:
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_words(hashes: Any, marks: Any, firsts: Any, lasts: Any, sought: Any) -> Any:
     """int64[n, 4] for n texts: words that are not symbols alone, their characters, words with a letter, distinct words
     among `sought`.

@@ -9,10 +9,9 @@ both Xiao et al. 2008, PPJoin). Costs 40 to 60 bytes a shingle.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import inner, leaf
+from stages.kernels.leaf import inner, kernel, leaf
 
 COMMON = 255
 """Counts end here: shingles in more documents of a cluster than this are equally common."""
@@ -172,7 +171,7 @@ def _slots(values: int) -> int:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def survivors(
     values: NDArray[np.uint64],
     ends: NDArray[np.int64],

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 from stages.kernels.utf8 import SPACE, decode
 
 FIRST_HAN, LAST_HAN = 0x4E00, 0x9FD5
@@ -30,7 +29,7 @@ CODE, NUMBER, PLACE, NEXT, STATE = 0, 1, 2, 3, 4
 ends, its state of the model."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cut_texts(
     data: Any, starts: Any, ends: Any, table: Any, ids: Any, links: Any, values: Any, unseen: float, model: Any
 ) -> Any:

@@ -15,9 +15,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import inner, leaf, prefetch
+from stages.kernels.leaf import inner, kernel, leaf, prefetch
 
 LANES = 8
 BLOCK = 1024
@@ -52,7 +51,7 @@ HALF_TO_SINGLE = np.float32(2.0**112)
 """What a float16's bits, moved to a float32's place, must be multiplied by: the difference of the exponents' biases."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def classify(
     data: Any,
     starts: Any,

@@ -1,10 +1,11 @@
-"""How a kernel for other kernels is compiled: to be linked into theirs, and no further.
+"""How kernels are compiled: those that Python calls, and those for other kernels, to be linked into theirs.
 
-Without the wrappers that Python would call it by, which cost more than most small kernels do; and, since it is made
-fast together with its callers, neither optimised as a whole nor turned into machine code alone, for which numba has no
-switch: that takes an eighth off the time that all kernels take to compile. A `leaf` makes no array either, so it needs
-no reference counts; an `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return
-arrays. None may be called from Python, which would crash, nor is it cached by itself: its caller is, with it inside.
+A `kernel` is cached and lets other threads run; it has no wrapper that C would call it by. One for other kernels has
+none for Python either, which costs more than most small kernels do; and, since it is made fast together with its
+callers, it is neither optimised nor turned into machine code alone, for which numba has no switch: that takes a sixth
+off the time that all kernels take to compile. A `leaf` makes no array either, so it needs no reference counts; an
+`inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return arrays. Those three may
+not be called from Python, which would crash, nor are they cached by themselves: their caller is, with them inside.
 
 `prefetch` asks the memory for what a kernel will read soon, which neither Python nor numba can say.
 """
@@ -34,6 +35,9 @@ class _Linked(JITCodeLibrary):  # type: ignore[misc]  # numba has no types
 
     def get_pointer_to_function(self, _name: str) -> int:
         return 0
+
+    def _optimize_functions(self, _module: Any) -> None:
+        pass
 
     def _optimize_final_module(self) -> None:
         pass
@@ -68,6 +72,7 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
         return [passes]
 
 
+kernel = partial(njit, cache=True, nogil=True, no_cfunc_wrapper=True)
 inner = partial(njit, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler)
 leaf = partial(inner, _nrt=False)
 inlined = partial(leaf, forceinline=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 from stages.kernels.utf8 import decode
 
 BLOCK = 64
@@ -21,7 +20,7 @@ UPPER, LOWER = 0x100, 0x200
 """Traits: an upper-case letter, a lower-case one."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def read_letters(data: Any, starts: Any, ends: Any, table: Any, kinds: int) -> Any:
     """(letters by script int64[n, kinds], traits uint16[n]) of n texts.
 

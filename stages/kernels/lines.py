@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import inner, leaf
+from stages.kernels.leaf import inner, kernel, leaf
 from stages.kernels.utf8 import (
     ONES,
     SPACE,
@@ -110,7 +109,7 @@ def _masks(data: Any, starts: Any, ends: Any) -> Any:
     return masks, np.zeros((most + 1, 2), np.uint64)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     """int64[n, 7] for n texts: paragraphs, those that occurred before, their characters; lines, those that occurred
     before, their characters; the text's characters.
@@ -154,7 +153,7 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     """int64[n, 5] for n texts: hash signs, ellipses ("..." or "…"), lines (of Unicode), those that begin with a bullet
     ("•" or "-"), those that end with an ellipsis; blanks at a line's ends aside."""
@@ -195,7 +194,7 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> Any:
     """int64[n, 6] for n texts: lines that are not blank, those that end with a terminal mark, those of at most `short`
     characters, characters of those that occurred before; characters but newlines, newlines."""
@@ -219,7 +218,7 @@ def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> 
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_sentences(data: Any, ends: Any, classes: Any, marks: Any, firsts: Any, lasts: Any) -> Any:
     """int64[n]: the sentences of n texts that hold something, as spaCy's sentencizer counts them.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 from stages.kernels.utf8 import ONES, TOPS, eight, zeros
 
 CODES = 0x40000
@@ -275,7 +275,7 @@ def _sort(values: NDArray[np.uint64], size: int, spare: NDArray[np.uint64], coun
         source, target = target, source
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shingles(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], table: NDArray[np.int32], n: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -306,7 +306,7 @@ def shingles(
     return out[:total], ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def signatures(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -343,7 +343,7 @@ def signatures(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def band_keys(signed: NDArray[np.uint32], bands: int, rows: int) -> NDArray[np.uint64]:
     """Keys uint64[texts, bands]: each mixes a band's number with its `rows` values of a signature.
 

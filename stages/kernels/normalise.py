@@ -11,10 +11,9 @@ import unicodedata
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 
 CODES = 0x40000
 """The table's last entry is for this code point and all beyond, none of which is a letter or a digit."""
@@ -74,7 +73,7 @@ def _blank_at(data: NDArray[np.uint8], place: np.uint64, end: np.uint64) -> np.u
     return np.uint64(3) if found else np.uint64(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def squeezed(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -107,7 +106,7 @@ def squeezed(
     return out, ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def bare(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],

@@ -7,11 +7,12 @@ which costs as much again; 39 M segments a second at 2048 tokens, 15 M at 8192, 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from stages.kernels.leaf import kernel
 
-@njit(cache=True, nogil=True)
+
+@kernel
 def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     """The bin of each segment, int64[n], for bins of `room` tokens; lengths in [1, room], never increasing.
 
@@ -61,7 +62,7 @@ def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     return bins
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def frame(ids: NDArray[np.int32], offsets: NDArray[np.int64], bos: int, eos: int) -> NDArray[np.int32]:
     """The ids of n documents, each with `bos` before and `eos` after it; -1: without. int32[total + added]."""
     n = len(offsets) - 1
@@ -80,7 +81,7 @@ def frame(ids: NDArray[np.int32], offsets: NDArray[np.int64], bos: int, eos: int
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill(
     tokens: NDArray[np.int32],
     starts: NDArray[np.int64],

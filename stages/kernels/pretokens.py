@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from stages.kernels.leaf import leaf
+from stages.kernels.leaf import kernel, leaf
 
 LETTER, NUMBER, SPACE, OTHER, UPPER, LOWER, NEWLINE, REST = (1 << bit for bit in range(8))
 """Bits of a character's class: \\p{L}, \\p{N}, \\s, none of the three; [\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}],
@@ -25,7 +25,7 @@ QUOTE, BLANK, SLASH = 39, 32, 47
 NOT_AHEAD = NEWLINE | LETTER | NUMBER
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: int) -> Any:
     """Cuts n texts into pre-tokens, one after the other: int64[m + 1], word i is `data[found[i]:found[i + 1]]`.
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from stages.kernels.leaf import inlined, leaf
+from stages.kernels.leaf import inlined, kernel, leaf
 from stages.kernels.utf8 import decode, eight, first_top, zeros
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
@@ -30,7 +29,7 @@ NEWLINES = np.uint64(NEWLINE * 0x0101010101010101)
 ENTITY_LENGTH = 24
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int, unescape: int, segment: int) -> Any:
     """Lines that cleaning might change: int64[m, 4] of (text, start, end, whether "<" came in an earlier line).
 
@@ -185,7 +184,7 @@ def _is_entity(data: Any, i: int, end: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) -> Any:
     """Line ends and blank lines of n texts: (sizes int64[n], counts int64[n, 3]); writes the texts in a row into `out`.
 
@@ -271,7 +270,7 @@ def _is_wide_blank(a: int, b: int, c: int) -> bool:
     return (a == 0xE1 and b == 0x9A and c == 0x80) or (a == 0xE3 and b == 0x80 and c == 0x80)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clip(data: Any, offsets: Any, most: int) -> Any:
     """Where each of n texts ends after `most` characters at most: int64[n]."""
     ends = offsets[1:].copy()

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from stages.kernels.leaf import kernel
 
 HALF = 0xFFFFFFFF
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_words(data: Any, offsets: Any, times: Any, slots: Any, ends: Any, counts: Any, arena: Any) -> Any:
     """Adds words to a table from the first on, until the table is full: how many it took.
 
@@ -58,7 +59,7 @@ def add_words(data: Any, offsets: Any, times: Any, slots: Any, ends: Any, counts
     return len(offsets) - 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_words(arena: Any, ends: Any, size: int) -> Any:
     """The slots of a table's words: uint64[size], a power of two."""
     slots, mask = np.zeros(size, np.uint64), np.uint64(size - 1)
@@ -71,7 +72,7 @@ def index_words(arena: Any, ends: Any, size: int) -> Any:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash(data: Any, start: int, end: int) -> Any:
     """FNV-1a over bytes, its halves mixed."""
     value = np.uint64(0xCBF29CE484222325)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stages.kernels.chunks import cut
 from stages.kernels.exceptions import (
@@ -26,7 +25,7 @@ from stages.kernels.exceptions import (
     hash_word,
     is_known,
 )
-from stages.kernels.leaf import inlined, inner, leaf
+from stages.kernels.leaf import inlined, inner, kernel, leaf
 from stages.kernels.utf8 import ALL, SPACE, TOPS, decode, eight_until, first_top
 
 LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
@@ -47,7 +46,7 @@ SLOTS, FEW = 1 << 13, 4
 """Chunks that are remembered at once; words of such a chunk, at most."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_words(
     data: Any, starts: Any, ends: Any, table: Any, known: Any, signs: Any, singles: bool, hashes: Any, marks: Any
 ) -> Any:
@@ -132,7 +131,7 @@ def _keep(row: Any, key: Any, hashes: Any, marks: Any) -> None:
         row[2 + FEW + j // 2] |= np.uint64(marks[j]) << np.uint64(32 * (j & 1))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks: Any) -> None:
     """Writes hashes uint64[w] and marks uint32[w] of the words `data[starts[j]:ends[j]]`."""
     near = _near(table)
