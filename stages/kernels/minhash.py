@@ -12,10 +12,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import inlined, kernel, leaf
 from stages.kernels.utf8 import ONES, TOPS, eight, zeros
 
 CODES = 0x40000
@@ -68,7 +67,7 @@ def folding() -> NDArray[np.int32]:
     return table
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _mix(x: np.uint64) -> np.uint64:
     """A 64-bit finaliser (splitmix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -76,7 +75,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _between(chunk: np.uint64, low: int, high: int) -> np.uint64:
     """Of eight ASCII bytes those from `low` to `high`, as high bits (others bits are noise)."""
     return (chunk + ONES * np.uint64(128 - low)) & ~(chunk + ONES * np.uint64(127 - high))
@@ -102,7 +101,7 @@ def _fold_ascii(
     return place - first
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _tail(data: NDArray[np.uint8], i: np.uint64, shift: int) -> np.int64:
     """The six bits of a byte after a character's first, shifted to their place."""
     return (np.int64(data[i]) & 0x3F) << shift

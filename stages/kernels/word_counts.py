@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import kernel
+from stages.kernels.leaf import kernel, leaf
 
 HALF = 0xFFFFFFFF
 
@@ -72,7 +72,7 @@ def index_words(arena: Any, ends: Any, size: int) -> Any:
     return slots
 
 
-@kernel
+@leaf
 def _hash(data: Any, start: int, end: int) -> Any:
     """FNV-1a over bytes, its halves mixed."""
     value = np.uint64(0xCBF29CE484222325)
