@@ -6,6 +6,7 @@ Events carry the time and the cost of things; nothing that a stage writes does.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -128,8 +129,10 @@ class EventLog:
     """Appends every event but mere news to a file of JSON lines, each with its time in seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file; an interrupted run's events stay."""
+        """Opens the file; an interrupted run's events stay, but for a last line of which only a part was written."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, event: Event) -> None:

@@ -26,7 +26,7 @@ from pipeline.events import (
     StageSkipped,
 )
 from pipeline.plan import Plan, Planned
-from pipeline.shards import Manifest, read_manifest, write_json
+from pipeline.shards import GONE, MANIFEST, Manifest, discard, read_manifest, write_json
 from pipeline.stage_run import WORK, RunError, StageRun
 
 LIBRARIES = ("numpy", "numba", "pyarrow", "ftfy", "tokenizers", "torch", "resiliparse")
@@ -51,7 +51,7 @@ def execute(plan: Plan, engine: Engine, listener: Listener) -> list[Manifest]:
             before: list[Planned] = []
             for planned in plan.stages:
                 if planned.why is None:
-                    shutil.rmtree(plan.out / planned.folder / WORK, ignore_errors=True)
+                    discard(plan.out / planned.folder / WORK)
                     tell(StageSkipped(planned.folder))
                 elif planned.fused:
                     before.append(planned)
@@ -80,12 +80,16 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _forget(plan: Plan) -> None:
-    """Removes folders of stages that this recipe does not have, left by an earlier one of the same run."""
+    """Removes folders of stages that this recipe does not have, left by an earlier one of the same run, and what a
+    killed run was removing or had begun to write beside them."""
+    shutil.rmtree(plan.out / GONE, ignore_errors=True)
+    for stray in plan.out.glob(".run.json.*.tmp"):
+        stray.unlink(missing_ok=True)
     mine = {planned.folder for planned in plan.stages}
     for path in sorted(plan.out.iterdir()):
-        known = path.is_dir() and ((path / "_manifest.json").exists() or (path / WORK).exists())
+        known = path.is_dir() and ((path / MANIFEST).exists() or (path / WORK).exists())
         if known and path.name not in mine:
-            shutil.rmtree(path)
+            discard(path)
 
 
 def _manifest(plan: Plan, planned: Planned) -> Manifest:
@@ -124,8 +128,8 @@ def stage_costs(out: Path) -> dict[str, dict[str, float]]:
     """Seconds, bytes in and peak memory of each stage's last run, from the events."""
     costs = {}
     path = out / "events.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        event = json.loads(line)
+    whole, _, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+    for event in map(json.loads, filter(None, whole.split(b"\n"))):
         if event["event"] == "StageDone":
             names = ("seconds", "cpu_seconds", "bytes_in", "peak")
             costs[event["stage"]] = {name: event[name] for name in names}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -25,6 +26,7 @@ ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 1 << 14
 SHARD_BYTES = 64 << 20
 MANIFEST = "_manifest.json"
+GONE = ".gone"
 LOW_CARDINALITY = frozenset({"lang", "stage", "rule", "reason"})
 
 
@@ -116,6 +118,18 @@ def commit(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder, if it is there, as one step: it is first renamed into `GONE` beside it, so that none of it can
+    be taken for whole when its removal is cut short. What an earlier one left in `GONE` goes too."""
+    gone = folder.parent / GONE
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        gone.mkdir()
+        folder.rename(gone / folder.name)
+        shutil.rmtree(gone)
 
 
 def sha256_file(path: Path) -> str:

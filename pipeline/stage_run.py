@@ -6,7 +6,6 @@ that a killed run loses at most the tasks under way; `.work/` goes once the mani
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.plan import Plan, Planned
-from pipeline.shards import File, Manifest, Rows, read_manifest, write_json
+from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, write_json
 from pipeline.shuffle import cut
 from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Source, Step
 
@@ -98,7 +97,7 @@ class StageRun:
         read, size = self._fused()
         rows = self._books(read)
         manifest = self._commit(self.planned, self.totals, rows, None)
-        shutil.rmtree(self.work)
+        discard(self.work)
         self._told(self.planned, self.totals, manifest, size)
 
     def _fused(self) -> tuple[int, int]:
@@ -155,7 +154,7 @@ class StageRun:
         wanted = "\n".join(planned.fingerprint for planned in stages)
         if not (mark.exists() and mark.read_text() == wanted):
             for planned in stages:
-                shutil.rmtree(self.plan.out / planned.folder, ignore_errors=True)
+                discard(self.plan.out / planned.folder)
         self._sweep()
         self.work.mkdir(parents=True, exist_ok=True)
         mark.write_text(wanted)
@@ -164,7 +163,7 @@ class StageRun:
         """Removes files that a killed worker had begun; no task may be under way."""
         for planned in (*self.before, self.planned):
             for stray in (self.plan.out / planned.folder).rglob(".*.tmp"):
-                stray.unlink()
+                stray.unlink(missing_ok=True)
 
     def _step(self, step: Step) -> None:
         last = step is self.steps[-1]
@@ -352,5 +351,5 @@ class StageRun:
             files=totals.files,
             fused_bytes=fused_bytes,
         )
-        write_json(self.plan.out / planned.folder / "_manifest.json", manifest.model_dump())
+        write_json(self.plan.out / planned.folder / MANIFEST, manifest.model_dump())
         return manifest

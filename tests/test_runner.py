@@ -100,6 +100,42 @@ def test_killed_at_random_it_ends_with_the_same_bytes(
     assert cli("verify", "stormy").returncode == 0
 
 
+KILLED_AT_A_REMOVAL = """\
+import os, signal, sys
+left = [int(os.environ.pop("REMOVALS", "0"))]
+def hook(event, arguments):
+    if event == "os.remove" and left[0]:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize("how", ["keep", "fuse"])
+def test_killed_while_it_removes_old_shards_it_does_not_take_the_rest_for_a_finished_stage(
+    cli: Cli, tmp_path: Path, environment: dict[str, str], how: str
+) -> None:
+    recipe = write(tmp_path)
+    recipe.write_text(f"intermediates: {how}\n{recipe.read_text()}")
+    assert cli("run", recipe, "--out", "stormy").returncode == 0
+    calm = digest(tmp_path / "stormy")
+    (tmp_path / "sitecustomize.py").write_text(KILLED_AT_A_REMOVAL)
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", "stormy", "--force", "make"]
+    path = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
+    for removals in ("2", "4"):
+        hostile = {**environment, "PYTHONPATH": path, "REMOVALS": removals}
+        killed = subprocess.run(command, cwd=tmp_path, env=hostile, capture_output=True, timeout=240, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        with (tmp_path / "stormy/events.jsonl").open("a") as events:
+            events.write('{"at": 1795000000.5, "event": "Sta')
+        again = cli("run", recipe, "--out", "stormy")
+        assert again.returncode == 0, again.stderr
+        assert digest(tmp_path / "stormy") == calm
+    events = (tmp_path / "stormy/events.jsonl").read_text().splitlines()
+    assert all(json.loads(event)["event"] for event in events)
+
+
 def worker_of(process: "subprocess.Popen[bytes]") -> int | None:
     """A process that the run has started; None where it ends first."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

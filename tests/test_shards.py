@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import shards, shuffle
-from pipeline.shards import Cuts, Piece, ShardWriter, file_stem, read_batches, row_bytes
+from pipeline.shards import GONE, Cuts, Piece, ShardWriter, discard, file_stem, read_batches, row_bytes
 from pipeline.shuffle import RunWriter, cut, merge
 
 TEXT = pa.schema([("id", pa.string()), ("text", pa.large_string())])
@@ -153,3 +153,13 @@ def test_text_may_pass_two_gigabytes_of_offsets(tmp_path: Path) -> None:
         writer.write(batch)
     assert pq.read_schema(tmp_path / "x.parquet").field("text").type == pa.large_string()
     assert np.array_equal(row_bytes(batch), [2])
+
+
+def test_a_folder_is_discarded_whole_with_what_an_earlier_removal_left(tmp_path: Path) -> None:
+    for folder in ("mine", "other", f"{GONE}/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").touch()
+    discard(tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    discard(tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

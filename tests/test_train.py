@@ -283,6 +283,22 @@ def test_half_a_checkpoint_is_not_seen(data: Path, calm: Path, tmp_path: Path) -
     assert (tmp_path / "model/model.safetensors").read_bytes() == (calm / "model/model.safetensors").read_bytes()
 
 
+def test_killed_while_it_removes_an_old_checkpoint_it_goes_on_from_the_newest(
+    data: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(folder: Path, **_: object) -> None:
+        for state in folder.rglob("state.json"):
+            state.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            run(STAGE.model_copy(update={"keep_checkpoints": 1}), shards(data), task_in(data, tmp_path))
+    run(STAGE, shards(data), task_in(data, tmp_path))
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (calm / "model/model.safetensors").read_bytes()
+
+
 def test_other_shards_settings_and_tokenizers_are_refused(data: Path, calm: Path, tmp_path: Path) -> None:
     shutil.copytree(calm, tmp_path / "copy")
     task = task_in(data, tmp_path / "copy")

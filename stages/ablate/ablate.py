@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.shards import discard
 from stages.ablate.held_out import Arm, HeldOut, hold_out
 from stages.encoder import Encoder
 from stages.inference.tasks import likelihoods
@@ -106,7 +107,7 @@ def _result(arm: Arm, stage: Train, held: HeldOut, seed: int, folder: Path, tell
     old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     if old is None or old["same"] != same:
         if old is not None:
-            shutil.rmtree(folder)
+            discard(folder)
         tell(f"training on {arm.name}, seed {seed}")
         train_into(stage, arm.pack, arm.tokenizer, folder, seed)
         model, config = load_model(folder / "model", dtype_of(stage, World().device))

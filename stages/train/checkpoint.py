@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.shards import discard
+
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
@@ -37,12 +39,12 @@ def save(folder: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, 
     (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
     for each in (*temporary.iterdir(), temporary):
         _sync(each)
-    shutil.rmtree(path, ignore_errors=True)
+    discard(path)
     temporary.rename(path)
     _sync(folder)
     found = complete(folder)
     for old in set(found[:-keep]) - {best(found)}:
-        shutil.rmtree(old)
+        discard(old)
 
 
 def complete(folder: Path) -> list[Path]:
