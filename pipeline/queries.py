@@ -21,7 +21,7 @@ import xxhash
 from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
-from pipeline.shards import Manifest, read_batches, read_manifest
+from pipeline.shards import MANIFEST, Manifest, read_batches, read_manifest
 
 SHOWN = 600
 
@@ -32,7 +32,7 @@ class QueryError(Exception):
 
 def manifests(out: Path) -> dict[str, Manifest]:
     """A run's finished stages, in order, by folder name."""
-    folders = sorted(p.parent for p in out.glob("*/_manifest.json"))
+    folders = sorted(p.parent for p in out.glob(f"*/{MANIFEST}"))
     return {folder.name: manifest for folder in folders if (manifest := read_manifest(folder)) is not None}
 
 

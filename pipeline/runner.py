@@ -128,8 +128,8 @@ def stage_costs(out: Path) -> dict[str, dict[str, float]]:
     """Seconds, bytes in and peak memory of each stage's last run, from the events."""
     costs = {}
     path = out / "events.jsonl"
-    whole, _, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
-    for event in map(json.loads, filter(None, whole.split(b"\n"))):
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for event in map(json.loads, lines[:-1]):  # what follows the last newline is a line that was cut short, or none
         if event["event"] == "StageDone":
             names = ("seconds", "cpu_seconds", "bytes_in", "peak")
             costs[event["stage"]] = {name: event[name] for name in names}

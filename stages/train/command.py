@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.shards import Manifest, read_manifest
+from pipeline.shards import MANIFEST, Manifest, read_manifest
 from pipeline.stage import Task
 from stages.encoder import digest
 from stages.packed_rows import PackedRows, training_shards
@@ -23,7 +23,7 @@ from stages.train import Train
 
 def _finished(run: Path) -> dict[Path, Manifest]:
     """A run's finished stages in order, by folder."""
-    folders = [path.parent for path in sorted(run.glob("*/_manifest.json"))]
+    folders = [path.parent for path in sorted(run.glob(f"*/{MANIFEST}"))]
     return {folder: found for folder in folders if (found := read_manifest(folder)) is not None}
 
 
