@@ -111,12 +111,12 @@ class Each:
 class Exchange:
     """Rows regrouped by key and totally ordered.
 
-    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. key: a uint64 column of it; rows of one
-    key meet in one partition. order: further columns that make the order total: `(key, *order)` must never tie, or ties
-    must be alike. gather: reads a partition's rows in that order, in batches of bounded size (the rows of one key may
-    span batches); None hands the rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into
-    partitions of about `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's
-    documents.
+    scatter: per shard of `reads`, yields Emits whose rows follow `scattered`. columns: of the shard, those that scatter
+    is given; None: all. key: a uint64 column of `scattered`; rows of one key meet in one partition. order: further
+    columns that make the order total: `(key, *order)` must never tie, or ties must be alike. gather: reads a
+    partition's rows in that order, in batches of bounded size (the rows of one key may span batches); None hands the
+    rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into partitions of about
+    `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's documents.
     """
 
     name: str
@@ -127,6 +127,7 @@ class Exchange:
     schema: pa.Schema
     gather: StepRun | None = None
     reads: str = DOCUMENTS
+    columns: tuple[str, ...] | None = None
     by: Literal["hash", "shard"] = "hash"
     partition_bytes: int = 64 << 20
     aside: Mapping[str, pa.Schema] = field(default_factory=dict)

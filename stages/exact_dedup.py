@@ -48,7 +48,7 @@ class ExactDedup(Stage):
     def steps(self) -> tuple[Step, ...]:
         """Hashes regrouped → removals by shard → one pass that drops."""
         return (
-            Exchange("hashes", self._hash, HASH, "key", ("low", "ref"), REMOVAL, gather=_removals),
+            Exchange("hashes", self._hash, HASH, "key", ("low", "ref"), REMOVAL, _removals, columns=("id", "text")),
             Exchange("removals", _as_they_are, REMOVAL, "shard", ("row",), REMOVAL, reads="hashes", by="shard"),
             Each("drop", _drop, lambda schema: schema, beside="removals"),
         )

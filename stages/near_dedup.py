@@ -80,11 +80,13 @@ class NearDedup(Stage):
 
     def steps(self) -> tuple[Step, ...]:
         """Bands → edges → clusters → exact decisions → one pass that drops."""
-        ordered = ("rank", "ref")
+        ordered, own = ("rank", "ref"), ("id", "text")
         return (
-            Exchange("bands", self._sign, BAND, "key", ("ref",), EDGE, gather=_edges),
+            Exchange("bands", self._sign, BAND, "key", ("ref",), EDGE, _edges, columns=("text",)),
             Fold("components", _cluster, EDGE, reads="bands"),
-            Exchange("clusters", self._candidates, CANDIDATE, "key", ordered, DECISION, gather=self._decide, keep=True),
+            Exchange(
+                "clusters", self._candidates, CANDIDATE, "key", ordered, DECISION, self._decide, columns=own, keep=True
+            ),
             Exchange("decisions", _as_they_are, DECISION, "shard", ("row",), DECISION, reads="clusters", by="shard"),
             Each("drop", self._drop, lambda schema: with_field(schema, GROUP), beside="decisions"),
         )

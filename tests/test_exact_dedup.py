@@ -64,6 +64,20 @@ def test_normalisation_is_the_oracles(texts: list[str]) -> None:
     assert rewritten(texts, "text") == [only_letters(text) for text in texts]
 
 
+@given(
+    st.lists(st.lists(HOSTILE | st.sampled_from(["a" * 31, "。，" * 9, " " * 33]), max_size=9).map("".join), max_size=3)
+)
+def test_blanks_are_evened_out_in_long_texts(texts: list[str]) -> None:
+    assert rewritten(texts, "whitespace") == [evened(text) for text in texts]
+
+
+def test_every_character_is_a_blank_or_not_wherever_a_block_ends() -> None:
+    codes = [*range(0x3100), 0xFEFF, 0x1F600]
+    for before in (0, 1, 29, 30, 31, 32):
+        texts = ["x" * before + chr(code) + "y" * 70 + chr(code) * 2 for code in codes]
+        assert rewritten(texts, "whitespace") == [evened(text) for text in texts]
+
+
 @given(st.lists(HOSTILE, min_size=1, max_size=5))
 def test_a_digest_is_xxh3_of_what_counts(texts: list[str]) -> None:
     expected = {"none": texts, "whitespace": [evened(t) for t in texts], "text": [only_letters(t) or t for t in texts]}

@@ -192,9 +192,9 @@ class _Job:
             for fused in rest:
                 fused.streams.close()
 
-    def _read(self) -> Iterator[pa.RecordBatch]:
+    def _read(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.RecordBatch]:
         for path in self.spec.inputs:
-            for batch in read_batches(Path(path)):
+            for batch in read_batches(Path(path), columns):
                 self.result.rows += len(batch)
                 self.result.bytes += batch.nbytes
                 yield batch
@@ -222,7 +222,7 @@ class _Job:
 
     def _scatter(self, step: Exchange) -> None:
         runs = RunWriter(Path(self.spec.out), self.spec.index, step.scattered, step.key, step.order)
-        for emit in step.scatter(self._read(), self.task):
+        for emit in step.scatter(self._read(step.columns), self.task):
             self.streams.side(emit, step.aside)
             if emit.rows is not None:
                 runs.write(emit.rows)

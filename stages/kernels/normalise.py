@@ -2,7 +2,8 @@
 
 Reads UTF-8, writes UTF-8, never more than it needs: `squeezed` evens out blanks, `bare` leaves letters, marks and
 digits alone. Since no code point sees another, combining marks stay in the order they came in, where NFKC would sort
-them. Plain ASCII costs no branch: each byte is written, and the place moves on where it counts.
+them. Where nothing stands but single blanks, `squeezed` reads 32 bytes at a time; elsewhere each byte is written, and
+the place moves on where it counts, which costs no branch but twice the time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.kernels.leaf import kernel, leaf
+from stages.kernels.vectors import BEYOND, BLOCK, even_blanks, zeros_below
 
 CODES = 0x40000
 """The table's last entry is for this code point and all beyond, none of which is a letter or a digit."""
@@ -86,21 +88,37 @@ def squeezed(
     ends, size = np.zeros(texts + 1, np.int64), offsets[texts] - offsets[0] + 1
     if size > len(out):
         out = np.empty(size, np.uint8)
-    w, one = np.uint64(0), np.uint64(1)
+    w, one, block = np.uint64(0), np.uint64(1), np.uint64(BLOCK)
     for k in range(texts):
         place, end, begin = np.uint64(offsets[k]), np.uint64(offsets[k + 1]), w
         before = one
         while place < end:
-            byte = data[place]
-            kind = np.uint64(kinds[byte])
-            wide = np.uint64(0)
-            if kind > one:
-                wide = _blank_at(data, place, end)
-                kind = np.uint64(wide > np.uint64(0))
-            out[w] = np.uint8(32) if kind == one else byte
-            w += one - (kind & before)
-            before = kind
-            place += max(wide, one)
+            stop = end
+            if place + np.uint64(BLOCK + BEYOND) <= end:
+                found = even_blanks(data, place, out, w)
+                blanks, others = found & np.uint64(0xFFFFFFFF), found >> block
+                doubled = blanks & (blanks >> one | before)
+                if found == blanks and doubled == 0:
+                    place, w, before = place + block, w + block, blanks >> (block - one)
+                    continue
+                if found == blanks:
+                    single = zeros_below(doubled)
+                    place += single + zeros_below(~(blanks >> single))
+                    w += single + (one - (before & np.uint64(single == 0)))
+                    before = one
+                    continue
+                stop = place + zeros_below(others) + one
+            while place < stop:
+                byte = data[place]
+                kind = np.uint64(kinds[byte])
+                wide = np.uint64(0)
+                if kind > one:
+                    wide = _blank_at(data, place, end)
+                    kind = np.uint64(wide > np.uint64(0))
+                out[w] = np.uint8(32) if kind == one else byte
+                w += one - (kind & before)
+                before = kind
+                place += max(wide, one)
         w -= before & np.uint64(w > begin)
         ends[k + 1] = np.int64(w)
     return out, ends
