@@ -19,7 +19,8 @@ from numba.core import cgutils, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import AnalysisPass, register_pass
-from numba.core.typed_passes import NativeLowering
+from numba.core.typed_passes import NativeLowering, NopythonRewrites
+from numba.core.untyped_passes import InlineClosureLikes
 from numba.extending import intrinsic
 
 
@@ -62,10 +63,12 @@ class _ToBeLinked(AnalysisPass):  # type: ignore[misc]
 
 
 class _Compiler(CompilerBase):  # type: ignore[misc]
-    """numba's own, with that pass before the one that makes the code."""
+    """numba's own, with that pass before the one that makes the code, and without those that look for what these
+    kernels have not: functions of their own, and arithmetic on whole arrays."""
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [one for one in passes.passes if one[0] not in (InlineClosureLikes, NopythonRewrites)]
         place = [kind for kind, _ in passes.passes].index(NativeLowering)
         passes.passes.insert(place, (_ToBeLinked, "choose the library"))
         passes.finalize()
