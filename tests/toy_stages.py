@@ -31,6 +31,7 @@ from pipeline.stage import (
 )
 
 KEYED = pa.schema([("key", pa.uint64()), ("id", pa.string()), ("text", pa.large_string())])
+OWN = ("id", "text")
 
 
 class Make(Stage):
@@ -91,13 +92,16 @@ class Regroup(Stage):
 
     def steps(self) -> tuple[Step, ...]:
         return (
-            Exchange("table", self._scatter, KEYED, "key", ("id",), KEYED, keep=True, partition_bytes=4096),
+            Exchange(
+                "table", self._scatter, KEYED, "key", ("id",), KEYED, columns=OWN, keep=True, partition_bytes=4096
+            ),
             Fold("count", self._count, KEYED, reads="table"),
             Each("through", self._through, lambda schema: schema),
         )
 
     def _scatter(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         for batch in batches:
+            assert tuple(batch.schema.names) == OWN
             time.sleep(self.pause)
             keys = [xxhash.xxh3_64_intdigest(i.encode()) for i in batch["id"].to_pylist()]
             yield Emit(pa.record_batch([pa.array(keys, pa.uint64()), batch["id"], batch["text"]], schema=KEYED))
