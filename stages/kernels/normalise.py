@@ -2,8 +2,8 @@
 
 Reads UTF-8, writes UTF-8, never more than it needs: `squeezed` evens out blanks, `bare` leaves letters, marks and
 digits alone. Since no code point sees another, combining marks stay in the order they came in, where NFKC would sort
-them. Where nothing stands but single blanks, `squeezed` reads 32 bytes at a time; elsewhere each byte is written, and
-the place moves on where it counts, which costs no branch but twice the time.
+them. `squeezed` reads 32 bytes at a time, but byte by byte around blanks beyond ASCII and where a text ends, as `bare`
+does: each byte is written, and the place moves on where it counts, which costs no branch but twice the time.
 """
 
 from __future__ import annotations
