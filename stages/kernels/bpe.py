@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import inner, kernel, leaf
+from stages.kernels.leaf import empty_array, inner, kernel, leaf, zero_array
 
 EDGE, INSIDE = -1, -2
 """What stands between words; what stands where a token's right half began."""
@@ -38,10 +38,10 @@ def learn_merges(data: Any, offsets: Any, counts: Any, ids: Any, most: int, leas
     tokens, owners = _lay_out(data, offsets, counts, ids)
     pairs, places, rows, longest = _first_pairs(tokens, owners, counts, least)
     held, heaped, made, bar = pairs[rows - 1, END] if rows else 0, np.int64(0), 0, 1 << 62
-    slots, heap = _index(pairs, rows, 4 * rows), np.empty((1024, 2), np.int64)
-    merges, sizes = np.empty((most, 2), np.int32), np.ones(256 + most, np.int32)
-    sides, touched = np.zeros((2 * (256 + most), 2), np.int64), np.empty(2 * (256 + most), np.int32)
-    notes = np.empty((2 * longest, 2), np.int32)
+    slots, heap = _index(pairs, rows, 4 * rows), empty_array((1024, 2), np.int64)
+    merges, sizes = empty_array((most, 2), np.int32), np.ones(256 + most, np.int32)
+    sides, touched = zero_array((2 * (256 + most), 2), np.int64), empty_array(2 * (256 + most), np.int32)
+    notes = empty_array((2 * longest, 2), np.int32)
     while made < most and (heaped or bar > least):
         if heaped == 0:
             bar = max(least, bar >> 1)
@@ -193,7 +193,7 @@ def _lay_out(data: Any, offsets: Any, counts: Any, ids: Any) -> Any:
         if size > 1:
             total += size + 1
             owned += 0 if counts[word] == 1 else size + 1
-    tokens, owners, place = np.empty(total, np.int32), np.empty(owned, np.int32), 1
+    tokens, owners, place = empty_array(total, np.int32), empty_array(owned, np.int32), 1
     tokens[0] = EDGE
     for once in (False, True):
         for word in range(len(counts)):
@@ -215,13 +215,13 @@ def _first_pairs(tokens: Any, owners: Any, counts: Any, least: int) -> Any:
     The list has room for all that ever come: a place where a pair is joined makes two at most, and one token fewer.
     """
     rows, held, longest = 0, 0, 1
-    sums = np.zeros((1 << 16, 2), np.int64)
+    sums = zero_array((1 << 16, 2), np.int64)
     for place in range(1, len(tokens) - 1):
         if tokens[place] >= 0 and tokens[place + 1] >= 0:
             code = tokens[place] << 8 | tokens[place + 1]
             sums[code, 0] += counts[owners[place]] if place < len(owners) else 1
             sums[code, 1] += 1
-    pairs = np.empty((1 << 17, 4), np.int64)
+    pairs = empty_array((1 << 17, 4), np.int64)
     for code in range(1 << 16):
         if sums[code, 0] >= least:
             pairs[rows, KEY], pairs[rows, TOTAL] = np.int64(code >> 8) << 32 | code & 255, sums[code, 0]
@@ -230,7 +230,7 @@ def _first_pairs(tokens: Any, owners: Any, counts: Any, least: int) -> Any:
             longest = max(longest, sums[code, 1])
             sums[code, 1] = rows
             rows += 1
-    places = np.empty(3 * len(tokens), np.int32)
+    places = empty_array(3 * len(tokens), np.int32)
     for place in range(1, len(tokens) - 1):
         if tokens[place] >= 0 and tokens[place + 1] >= 0:
             code = tokens[place] << 8 | tokens[place + 1]
@@ -253,7 +253,7 @@ def _index(pairs: Any, rows: int, room: int) -> Any:
     size = 64
     while size < room:
         size *= 2
-    slots, mask = np.zeros(size, np.int32), np.uint64(size - 1)
+    slots, mask = zero_array(size, np.int32), np.uint64(size - 1)
     for row in range(rows):
         slot = _hash(pairs[row, KEY]) & mask
         while slots[slot]:
@@ -265,7 +265,7 @@ def _index(pairs: Any, rows: int, room: int) -> Any:
 @inner
 def _longer(rows: Any, size: int) -> Any:
     """A copy of int64 rows with room for `size`."""
-    longer = np.empty((size, rows.shape[1]), np.int64)
+    longer = empty_array((size, rows.shape[1]), np.int64)
     for row in range(len(rows)):
         for column in range(rows.shape[1]):
             longer[row, column] = rows[row, column]

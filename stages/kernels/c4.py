@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import inner, kernel, leaf
+from stages.kernels.leaf import empty_array, inner, kernel, leaf, zero_array
 from stages.kernels.utf8 import SPACE, TOPS, decode, eight, first_top, lstrip, rstrip, zeros
 
 LINE = 2
@@ -55,9 +55,9 @@ def clean_lines(
     make the page go (lorem ipsum, curly bracket), and lines removed by reason, in the order of the columns' names.
     terminal: lines must end with a mark; fewest: words of a line; longest: characters of a word.
     """
-    n, found = len(starts), np.empty((1024, 4), np.int64)
-    firsts, counts = np.zeros(n + 1, np.int64), np.zeros((n, 7), np.int64)
-    text_starts, text_ends = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    n, found = len(starts), empty_array((1024, 4), np.int64)
+    firsts, counts = zero_array(n + 1, np.int64), zero_array((n, 7), np.int64)
+    text_starts, text_ends = zero_array(n, np.int64), zero_array(n, np.int64)
     place = lines = np.int64(0)
     for k in range(n):
         text_starts[k] = place
@@ -101,7 +101,7 @@ def line_words(marks: Any, word_firsts: Any, word_lasts: Any, lines: Any, firsts
     Text k has words word_firsts[k] to word_lasts[k] and lines (of `clean_lines`) firsts[k] to firsts[k + 1]. Lines with
     citations cut out have other words: here, none.
     """
-    places = np.zeros((2, len(lines)), np.int64)
+    places = zero_array((2, len(lines)), np.int64)
     for k in range(len(word_firsts)):
         word, number = word_firsts[k], np.int64(-1)
         for line in range(firsts[k], firsts[k + 1]):
@@ -150,7 +150,7 @@ def take_words(
 @inner
 def _doubled(rows: Any) -> Any:
     """The rows in an array with room for twice as many."""
-    larger = np.empty((2 * len(rows), rows.shape[1]), np.int64)
+    larger = empty_array((2 * len(rows), rows.shape[1]), np.int64)
     for j in range(len(rows)):
         for column in range(rows.shape[1]):
             larger[j, column] = rows[j, column]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import empty_array, kernel, leaf
 
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Marks a free slot; as a document's reference it would be the last row of the last of 2^32 shards."""
@@ -46,7 +46,7 @@ def components(table: tuple[NDArray[np.uint64], NDArray[np.int64]]) -> tuple[NDA
 @kernel
 def roots_of(keys: NDArray[np.uint64], parents: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """(nodes in the order of the slots, smallest node of the component of each)."""
-    nodes, roots = np.empty(len(keys), np.uint64), np.empty(len(keys), np.uint64)
+    nodes, roots = empty_array(len(keys), np.uint64), empty_array(len(keys), np.uint64)
     count = 0
     for slot in range(len(keys)):
         if keys[slot] != EMPTY:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import empty_array, kernel, leaf, zero_array
 
 REAL, LETTER, SHIFT = 1, 2, np.uint32(7)
 """A word's flags as `kernels.words` gives them, and how far its length is shifted above them."""
@@ -34,15 +34,19 @@ def count_grams(
     n, most = len(firsts), np.int64(0)
     for k in range(n if len(widths) else 0):
         most = max(most, lasts[k] - firsts[k])
-    totals, chars = np.zeros((n, len(limits)), np.int64), np.zeros(most + 1, np.int64)
-    keys, seen_keys = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
-    spots, ids, seen = np.empty(most + 1, np.uint32), np.empty(most + 1, np.uint32), np.empty(most + 1, np.uint32)
-    counts, met, often = (
-        np.empty(most + 1, np.uint32),
-        np.empty(most + 1, np.uint8),
-        np.empty(4 * _slots(most), np.uint8),
+    totals, chars = zero_array((n, len(limits)), np.int64), zero_array(most + 1, np.int64)
+    keys, seen_keys = empty_array(most + 1, np.uint64), empty_array(most + 1, np.uint64)
+    spots, ids, seen = (
+        empty_array(most + 1, np.uint32),
+        empty_array(most + 1, np.uint32),
+        empty_array(most + 1, np.uint32),
     )
-    table = np.empty(_slots(most), np.uint32)
+    counts, met, often = (
+        empty_array(most + 1, np.uint32),
+        empty_array(most + 1, np.uint8),
+        empty_array(4 * _slots(most), np.uint8),
+    )
+    table = empty_array(_slots(most), np.uint32)
     for k in range(n if most else 0):
         words = hashes[firsts[k] : lasts[k]]
         for j in range(len(words)):
@@ -198,7 +202,7 @@ def count_words(hashes: Any, marks: Any, firsts: Any, lasts: Any, sought: Any) -
     Text k has words firsts[k] to lasts[k]. sought: uint64[slots], an open-addressing table of hashes by their top bits,
     0 where free.
     """
-    counts, seen = np.zeros((len(firsts), 4), np.int64), np.full(len(sought), -1, np.int64)
+    counts, seen = zero_array((len(firsts), 4), np.int64), np.full(len(sought), -1, np.int64)
     shift, mask, every = _shift(len(sought)), np.uint64(len(sought) - 1), np.int64(0)
     for key in sought:
         every += key != 0

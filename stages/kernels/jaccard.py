@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import inner, kernel, leaf
+from stages.kernels.leaf import empty_array, inner, kernel, leaf, zero_array
 
 COMMON = 255
 """Counts end here: shingles in more documents of a cluster than this are equally common."""
@@ -149,7 +149,7 @@ def _plan(
 ) -> tuple[NDArray[np.int64], int, int, int, int]:
     """(first set of each cluster, then n; clusters; values in the largest; posts at most; the longest prefix)."""
     n = len(ends) - 1
-    starts, count = np.zeros(n + 1, np.int64), 0
+    starts, count = zero_array(n + 1, np.int64), 0
     largest, posts, longest = np.int64(0), np.int64(0), np.int64(0)
     for k in range(n):
         if k == 0 or clusters[k] != clusters[k - 1]:
@@ -190,12 +190,12 @@ def survivors(
     the survivors of a block that goes on.
     """
     n = len(ends) - 1
-    chosen, scores, blocks = np.arange(n), np.ones(n), np.zeros(n, np.int64)
+    chosen, scores, blocks = np.arange(n), np.ones(n), zero_array(n, np.int64)
     starts, many, largest, most_posts, longest = _plan(ends, clusters, similarity)
     slots = _slots(largest)
-    keys, counts, heads = np.empty(slots, np.uint64), np.empty(slots, np.uint8), np.empty(slots, np.int32)
-    slot_of, rare = np.empty(len(values), np.int32), np.empty(longest, np.int32)
-    posts, seen, histogram = np.empty((most_posts, 3), np.int32), np.full(n, -1), np.empty(COMMON + 1, np.int64)
+    keys, counts, heads = empty_array(slots, np.uint64), empty_array(slots, np.uint8), empty_array(slots, np.int32)
+    slot_of, rare = empty_array(len(values), np.int32), empty_array(longest, np.int32)
+    posts, seen, histogram = empty_array((most_posts, 3), np.int32), np.full(n, -1), empty_array(COMMON + 1, np.int64)
     for cluster in range(many):
         first, last = starts[cluster], starts[cluster + 1]
         slots = _slots(ends[last] - ends[first])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import empty_array, kernel, leaf, zero_array
 from stages.kernels.utf8 import SPACE, decode
 
 FIRST_HAN, LAST_HAN = 0x4E00, 0x9FD5
@@ -46,12 +46,12 @@ def cut_texts(
         characters = _count(data, starts[k], ends[k])
         total, longest = total + characters, max(longest, characters)
     edges, apart, firsts = (
-        np.empty((total, 2), np.int64),
-        np.zeros(total, np.bool_),
-        np.zeros(len(starts) + 1, np.int64),
+        empty_array((total, 2), np.int64),
+        zero_array(total, np.bool_),
+        zero_array(len(starts) + 1, np.int64),
     )
-    scratch, best = np.empty((longest + 1, 5), np.int64), np.empty(longest + 1, np.float64)
-    back = np.empty((longest + 1, 4), np.uint8)
+    scratch, best = empty_array((longest + 1, 5), np.int64), empty_array(longest + 1, np.float64)
+    back = empty_array((longest + 1, 4), np.uint8)
     count: Any = np.int64(0)
     for k in range(len(starts)):
         i, gap = starts[k], starts[k]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import inner, kernel, leaf, prefetch
+from stages.kernels.leaf import empty_array, inner, kernel, leaf, prefetch, zero_array
 
 LANES = 8
 BLOCK = 1024
@@ -81,12 +81,12 @@ def classify(
     (py3langid 0.4, langid.py). A text without features scores the same in every class.
     """
     n, classes, k = len(starts), len(prior), 0
-    winner, probability = np.zeros(n, np.int64), np.zeros(n, np.float64)
-    counts, edges = np.zeros(len(table), np.int32), np.zeros(n + 1, np.int64)
-    seen, shares = np.empty(GROUP + len(table) + 1, np.int32), np.empty(GROUP + len(table) + 1, np.float32)
-    entries, lanes = np.empty(LANES * BLOCK, np.uint32), np.empty(LANES, np.uint32)
-    scores, part = np.empty(table.shape[1], np.float64), np.empty(table.shape[1], np.float32)
-    near = np.empty(classes, np.int64)
+    winner, probability = zero_array(n, np.int64), zero_array(n, np.float64)
+    counts, edges = zero_array(len(table), np.int32), zero_array(n + 1, np.int64)
+    seen, shares = empty_array(GROUP + len(table) + 1, np.int32), empty_array(GROUP + len(table) + 1, np.float32)
+    entries, lanes = empty_array(LANES * BLOCK, np.uint32), empty_array(LANES, np.uint32)
+    scores, part = empty_array(table.shape[1], np.float64), empty_array(table.shape[1], np.float32)
+    near = empty_array(classes, np.int64)
     while k < n:
         low, used = k, 0
         while k < n and used < GROUP:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import kernel, leaf, zero_array
 from stages.kernels.utf8 import decode
 
 BLOCK = 64
@@ -27,7 +27,7 @@ def read_letters(data: Any, starts: Any, ends: Any, table: Any, kinds: int) -> A
     Text k is `data[starts[k]:ends[k]]`. table: uint16[0x110000], of each code point the script, 0 for no letter, and
     its traits; a text has the traits of all its code points. What is no letter is not counted.
     """
-    counts, traits = np.zeros((len(starts), kinds), np.int64), np.zeros(len(starts), np.uint16)
+    counts, traits = zero_array((len(starts), kinds), np.int64), zero_array(len(starts), np.uint16)
     latin = table[97] & SCRIPT
     for k in range(len(starts)):
         row, i, end, found = counts[k], starts[k], ends[k], 0

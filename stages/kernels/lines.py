@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import inner, kernel, leaf
+from stages.kernels.leaf import empty_array, inner, kernel, leaf, zero_array
 from stages.kernels.utf8 import (
     ONES,
     SPACE,
@@ -97,7 +97,7 @@ def _is_new(table: Any, mask: int, key: Any, stamp: int) -> bool:
 @inner
 def _masks(data: Any, starts: Any, ends: Any) -> Any:
     """Slots, less one, of a table for the lines and the paragraphs of each text, and one for the largest."""
-    masks, most = np.empty(len(starts), np.int64), np.int64(3)
+    masks, most = empty_array(len(starts), np.int64), np.int64(3)
     for k in range(len(starts)):
         lines, slots = np.int64(2), np.int64(4)
         for byte in data[starts[k] : ends[k]]:
@@ -106,7 +106,7 @@ def _masks(data: Any, starts: Any, ends: Any) -> Any:
             slots *= 2
         masks[k] = slots - 1
         most = max(most, masks[k])
-    return masks, np.zeros((most + 1, 2), np.uint64)
+    return masks, zero_array((most + 1, 2), np.uint64)
 
 
 @kernel
@@ -117,7 +117,7 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     Text k is `data[starts[k]:ends[k]]`. Paragraphs are what runs of two newlines and more part, of the text without
     blanks at its ends; lines are what runs of newlines part. classes: uint32[0x110000].
     """
-    counts = np.zeros((len(starts), 7), np.int64)
+    counts = zero_array((len(starts), 7), np.int64)
     masks, table = _masks(data, starts, ends)
     for k in range(len(starts)):
         mask, whole = masks[k], ends[k]
@@ -157,7 +157,7 @@ def repeated_lines(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
 def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
     """int64[n, 5] for n texts: hash signs, ellipses ("..." or "…"), lines (of Unicode), those that begin with a bullet
     ("•" or "-"), those that end with an ellipsis; blanks at a line's ends aside."""
-    counts = np.zeros((len(starts), 5), np.int64)
+    counts = zero_array((len(starts), 5), np.int64)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while i < end:
@@ -198,7 +198,7 @@ def count_marks(data: Any, starts: Any, ends: Any, classes: Any) -> Any:
 def count_lines(data: Any, starts: Any, ends: Any, classes: Any, short: int) -> Any:
     """int64[n, 6] for n texts: lines that are not blank, those that end with a terminal mark, those of at most `short`
     characters, characters of those that occurred before; characters but newlines, newlines."""
-    counts = np.zeros((len(starts), 6), np.int64)
+    counts = zero_array((len(starts), 6), np.int64)
     masks, table = _masks(data, starts, ends)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import inlined, kernel, leaf
+from stages.kernels.leaf import empty_array, inlined, kernel, leaf, zero_array
 from stages.kernels.utf8 import ONES, TOPS, eight, zeros
 
 CODES = 0x40000
@@ -284,15 +284,15 @@ def shingles(
     n words has one shingle of all its words; one without any word has one of its bytes above the blank.
     """
     texts, longest = len(offsets) - 1, _longest(offsets)
-    folded, words = np.empty(2 * longest + 16, np.uint8), np.empty(longest // 2 + 1, np.uint64)
-    spare, counts = np.empty(longest // 2 + 1, np.uint64), np.empty((8, 256), np.int32)
-    out = np.empty((offsets[texts] - offsets[0]) // 4 + texts, np.uint64)
-    ends = np.zeros(texts + 1, np.int64)
+    folded, words = empty_array(2 * longest + 16, np.uint8), empty_array(longest // 2 + 1, np.uint64)
+    spare, counts = empty_array(longest // 2 + 1, np.uint64), empty_array((8, 256), np.int32)
+    out = empty_array((offsets[texts] - offsets[0]) // 4 + texts, np.uint64)
+    ends = zero_array(texts + 1, np.int64)
     total = 0
     for k in range(texts):
         count = _shingles(data, offsets[k], offsets[k + 1], table, n, folded, words)
         if total + count > len(out):  # half as large as it may need to be, since fresh memory costs more than a copy
-            larger = np.empty(2 * len(out) + count, np.uint64)
+            larger = empty_array(2 * len(out) + count, np.uint64)
             for j in range(total):
                 larger[j] = out[j]
             out = larger
@@ -321,8 +321,8 @@ def signatures(
     factors, addends: `FEWEST` at least.
     """
     texts, size, longest = len(offsets) - 1, len(factors), _longest(offsets)
-    folded, words = np.empty(2 * longest + 16, np.uint8), np.empty(longest // 2 + 1, np.uint64)
-    stripe = np.empty(STRIPE, np.uint32)
+    folded, words = empty_array(2 * longest + 16, np.uint8), empty_array(longest // 2 + 1, np.uint64)
+    stripe = empty_array(STRIPE, np.uint32)
     out = np.full((texts, size), np.uint32(0xFFFFFFFF))
     for k in range(texts):
         count = _shingles(data, offsets[k], offsets[k + 1], table, n, folded, words)
@@ -348,7 +348,7 @@ def band_keys(signed: NDArray[np.uint32], bands: int, rows: int) -> NDArray[np.u
 
     signed: uint32[texts, bands × rows] or wider.
     """
-    keys = np.empty((len(signed), bands), np.uint64)
+    keys: NDArray[np.uint64] = empty_array((len(signed), bands), np.uint64)
     for k in range(len(signed)):
         for band in range(bands):
             state = np.uint64(band + 1)

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import empty_array, kernel, leaf, zero_array
 from stages.kernels.vectors import BEYOND, BLOCK, even_blanks, zeros_below
 
 CODES = 0x40000
@@ -85,9 +85,9 @@ def squeezed(
     large enough: fresh memory would cost more than the work.
     """
     texts = len(offsets) - 1
-    ends, size = np.zeros(texts + 1, np.int64), offsets[texts] - offsets[0] + 1
+    ends, size = zero_array(texts + 1, np.int64), offsets[texts] - offsets[0] + 1
     if size > len(out):
-        out = np.empty(size, np.uint8)
+        out = empty_array(size, np.uint8)
     w, one, block = np.uint64(0), np.uint64(1), np.uint64(BLOCK)
     for k in range(texts):
         place, end, begin = np.uint64(offsets[k]), np.uint64(offsets[k + 1]), w
@@ -135,13 +135,13 @@ def bare(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Texts rewritten by the table of `letters()`: (bytes, offsets), with `out` as in `squeezed`."""
     texts = len(offsets) - 1
-    ends = np.zeros(texts + 1, np.int64)
+    ends = zero_array(texts + 1, np.int64)
     w, one, two, three, six = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.int64(0x3F)
     for k in range(texts):
         place, end = np.uint64(offsets[k]), np.uint64(offsets[k + 1])
         room = int(w) + GROWTH * int(end - place) + 1
         if room > len(out):
-            larger = np.empty(max(room, 2 * len(out)), np.uint8)
+            larger = empty_array(max(room, 2 * len(out)), np.uint8)
             for i in range(w):
                 larger[i] = out[i]
             out = larger

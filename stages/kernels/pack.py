@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.kernels.leaf import kernel
+from stages.kernels.leaf import empty_array, kernel, zero_array
 
 
 @kernel
@@ -24,9 +24,9 @@ def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     leaves = 1
     while leaves < room + 1:
         leaves *= 2
-    tree = np.zeros(2 * leaves, np.bool_)
+    tree = zero_array(2 * leaves, np.bool_)
     head, following = np.full(room + 1, -1), np.full(n + 1, -1)
-    bins = np.empty(n, np.int64)
+    bins: NDArray[np.int64] = empty_array(n, np.int64)
     opened = 0
     for k in range(n):
         need = lengths[k]
@@ -66,7 +66,7 @@ def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
 def frame(ids: NDArray[np.int32], offsets: NDArray[np.int64], bos: int, eos: int) -> NDArray[np.int32]:
     """The ids of n documents, each with `bos` before and `eos` after it; -1: without. int32[total + added]."""
     n = len(offsets) - 1
-    out = np.empty(len(ids) + n * ((bos >= 0) + (eos >= 0)), np.int32)
+    out: NDArray[np.int32] = empty_array(len(ids) + n * ((bos >= 0) + (eos >= 0)), np.int32)
     at = 0
     for k in range(n):
         if bos >= 0:

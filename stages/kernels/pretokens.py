@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import empty_array, kernel, leaf
 
 LETTER, NUMBER, SPACE, OTHER, UPPER, LOWER, NEWLINE, REST = (1 << bit for bit in range(8))
 """Bits of a character's class: \\p{L}, \\p{N}, \\s, none of the three; [\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}],
@@ -32,10 +32,10 @@ def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: in
     Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:], int64[n + 1], valid UTF-8). classes: uint8[0x110000], none 0.
     pattern: GPT2, CL100K, O200K or QWEN2. longest: a pre-token of more characters is cut into pieces of so many.
     """
-    found, count, largest = np.empty(offsets[-1] - offsets[0] + 1, np.int64), 0, 0
+    found, count, largest = empty_array(offsets[-1] - offsets[0] + 1, np.int64), 0, 0
     for k in range(len(offsets) - 1):
         largest = max(largest, offsets[k + 1] - offsets[k])
-    kinds = np.empty(largest + 1, np.uint8)
+    kinds = empty_array(largest + 1, np.uint8)
     found[0] = offsets[0]
     for k in range(len(offsets) - 1):
         start, size = offsets[k], offsets[k + 1] - offsets[k]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import inlined, kernel, leaf
+from stages.kernels.leaf import empty_array, inlined, kernel, leaf, zero_array
 from stages.kernels.utf8 import decode, eight, first_top, zeros
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
@@ -38,7 +38,7 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
     characters of its longest match. unescape: 0 leave HTML entities, 1 decode them until a "<" is seen, 2 always.
     segment: characters that ftfy repairs at once in a long line. A return just before a newline is no reason.
     """
-    found, count = np.empty((256, 4), np.int64), 0
+    found, count = empty_array((256, 4), np.int64), 0
     for k in range(len(offsets) - 1):
         place, end, angle = offsets[k], offsets[k + 1], False
         while place < end:
@@ -53,7 +53,7 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
                 ended = place == end or data[place - 1] == NEWLINE
             if suspect:
                 if count == len(found):
-                    larger = np.empty((2 * count, 4), np.int64)
+                    larger = empty_array((2 * count, 4), np.int64)
                     for row in range(count):  # a slice would bring numba's texts of errors, 1.5 s of compiling
                         for column in range(4):
                             larger[row, column] = found[row, column]
@@ -194,7 +194,7 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
     lines stripped, blank lines removed.
     """
     n = len(offsets) - 1
-    sizes, counts = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)
+    sizes, counts = zero_array(n, np.int64), zero_array((n, 3), np.int64)
     writes, w = len(out) > 0, 0
     for k in range(n):
         place, end, begun, run = offsets[k], offsets[k + 1], w, 0

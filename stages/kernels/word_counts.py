@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import kernel, leaf
+from stages.kernels.leaf import kernel, leaf, zero_array
 
 HALF = 0xFFFFFFFF
 
@@ -62,7 +62,7 @@ def add_words(data: Any, offsets: Any, times: Any, slots: Any, ends: Any, counts
 @kernel
 def index_words(arena: Any, ends: Any, size: int) -> Any:
     """The slots of a table's words: uint64[size], a power of two."""
-    slots, mask = np.zeros(size, np.uint64), np.uint64(size - 1)
+    slots, mask = zero_array(size, np.uint64), np.uint64(size - 1)
     for word in range(1, ends[0] + 1):
         value = _hash(arena, ends[word], ends[word + 1])
         slot = value & mask

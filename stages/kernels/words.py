@@ -25,7 +25,7 @@ from stages.kernels.exceptions import (
     hash_word,
     is_known,
 )
-from stages.kernels.leaf import inlined, inner, kernel, leaf
+from stages.kernels.leaf import empty_array, inlined, inner, kernel, leaf, zero_array
 from stages.kernels.utf8 import ALL, SPACE, TOPS, decode, eight_until, first_top
 
 LINE, SUFFIX, STOPPED, LETTER, SYMBOL = 2, 1 << 3, 1 << 9, 1 << 12, 1 << 13
@@ -57,9 +57,9 @@ def find_words(
     uint32[0x110000] of class bits. known: uint64[slots, 4], rows of (hash, splits, pattern, tail), and signs:
     uint8[8192], both from `stages.words`. singles: characters of scripts without spaces are words of their own.
     """
-    firsts, near, count = np.zeros(len(starts) + 1, np.int64), _near(table), np.int64(0)
-    scratch, cuts = np.empty((256, 4), np.int64), np.empty(256, np.uint8)
-    memo = np.zeros((SLOTS, 2 + FEW + FEW // 2), np.uint64)
+    firsts, near, count = zero_array(len(starts) + 1, np.int64), _near(table), np.int64(0)
+    scratch, cuts = empty_array((256, 4), np.int64), empty_array(256, np.uint8)
+    memo = zero_array((SLOTS, 2 + FEW + FEW // 2), np.uint64)
     for k in range(len(starts)):
         i, end = starts[k], ends[k]
         while True:
@@ -98,7 +98,7 @@ def find_words(
                 count += np.int64(memo[slot, 1])
             else:
                 if i - begin >= len(cuts):
-                    scratch, cuts = np.empty((2 * (i - begin), 4), np.int64), np.empty(2 * (i - begin), np.uint8)
+                    scratch, cuts = empty_array((2 * (i - begin), 4), np.int64), empty_array(2 * (i - begin), np.uint8)
                 words = cut(data, begin, i, table, known, signs, singles, scratch, cuts)
                 _put(data, scratch, hashes[count : count + words], marks[count : count + words])
                 if words <= FEW:
@@ -150,7 +150,7 @@ def read_words(data: Any, starts: Any, ends: Any, table: Any, hashes: Any, marks
 @inner
 def _near(table: Any) -> Any:
     """The classes of bytes: uint32[256]."""
-    near = np.empty(256, np.uint32)
+    near = empty_array(256, np.uint32)
     for byte in range(256):
         near[byte] = table[byte] if byte < 128 else np.uint32(BEYOND)
     return near
