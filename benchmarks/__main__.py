@@ -32,7 +32,7 @@ SIZES = {
     "exact_dedup": (88.0, 4.0),
     "tokenizer_training": (50.0, 1.0),
     "pack": (8.0, 0.5),
-    "chain": (240.0, 1.0),
+    "chain": (320.0, 1.0),
     "startup": (0.5, 0.2),
     "scaling": (2000.0, 20.0),
 }
@@ -41,7 +41,7 @@ ALONE = ("startup", "scaling")
 """Scripts without a peer."""
 LIBRARIES = ("gristmill", "numpy", "numba", "pyarrow", "tokenizers", "gigatoken", "ftfy")
 PEERS = ("datatrove", "spacy", "ftfy", "py3langid", "pycld2", "rensa", "tokenizers", "gigatoken", "jieba")
-LONGEST = 2400
+LONGEST = 3600
 """Seconds after which a script is given up."""
 
 

@@ -88,7 +88,7 @@ for k, chain in enumerate(chains):
 
 def main() -> None:
     """Runs and prints."""
-    given = arguments(__doc__ or "", megabytes=240, encodes=True)
+    given = arguments(__doc__ or "", megabytes=320, encodes=True)
     show(given, rows(given))
 
 
