@@ -94,7 +94,9 @@ oddities = st.one_of(
     st.sampled_from(["plain words " * 6, "x" * 31, "short\n" * 7, "\ta line of thirty-two bytes ~~~\n"]),
 )
 hostile = st.lists(oddities | broken | st.sampled_from(WORDS) | st.text(max_size=4), max_size=12).map("".join)
-documents = st.lists(hostile, min_size=1, max_size=6)
+plain = st.integers(0, 70).map("word, ".__mul__)
+long = st.lists(oddities | broken | plain | st.sampled_from(WORDS), max_size=12).map("".join)
+documents = st.lists(hostile | long, min_size=1, max_size=6)
 
 
 def there(batch: pa.RecordBatch | None) -> pa.RecordBatch:
@@ -186,9 +188,12 @@ lines = st.lists(
     st.sampled_from(["a", " ", "\t", "\n", "\r\n", "\xa0", "\u3000", "\u2003", "\u202f", "中", "\u1680", "x\x0bx" * 3]),
     max_size=12,
 )
+long_lines = st.lists(
+    st.sampled_from(["a" * 14, "b" * 31, "c" * 33, "中" * 11, " " * 32, *"a \n\n\r\xa0\u3000中😀"]), max_size=40
+)
 
 
-@given(st.lists(lines.map("".join), min_size=1, max_size=4), st.booleans(), st.integers(-1, 3))
+@given(st.lists((lines | long_lines).map("".join), min_size=1, max_size=4), st.booleans(), st.integers(-1, 3))
 @settings(deadline=None)
 def test_lines_are_tidied_as_the_plain_rule_says(texts: list[str], strip: bool, most: int) -> None:
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))

@@ -130,6 +130,21 @@ def test_scripts_are_counted_as_the_plain_rule_says(texts: list[str]) -> None:
     assert Letters.of(data, offsets[:-1], offsets[1:]).scripts() == [oracles.script(text) for text in texts]
 
 
+@given(st.lists(letters | hostile | st.text(max_size=90) | st.sampled_from(["a" * 31, "漢" * 11]), max_size=8))
+@settings(deadline=None)
+def test_every_letter_and_trait_is_counted_wherever_a_text_lies(texts: list[str]) -> None:
+    whole = "".join(texts)
+    every = [*texts, whole]
+    data = np.frombuffer("".join(every).encode(), np.uint8)
+    ends = np.cumsum([len(text.encode()) for text in every])
+    found = Letters.of(data, np.concatenate([[0], ends[:-1]]), ends)
+    for text, counts, traits in zip(every, found.counts, found.traits, strict=True):
+        entries = table().entries[[ord(char) for char in text]]
+        expected = np.bincount(entries & SCRIPT, minlength=len(counts))
+        assert counts.tolist() == [0, *expected[1:].tolist()]
+        assert traits == np.bitwise_or.reduce(entries) & ~np.uint16(SCRIPT)
+
+
 def test_the_table_of_scripts_is_unicodes() -> None:
     everything = "".join(chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000)
     entries, names = table()

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.stage import Task
+from stages.kernels.lines import LINE
 from stages.quality import Quality, profiles
 from stages.rules import STOP_WORDS
-from stages.words import to_array
+from stages.words import classes, to_array
 from tests import oracles, oracles_jieba
 from tests import oracles_quality as oracle
 
@@ -152,6 +153,30 @@ def test_scores_of_n_grams_with_gaps_between_the_ns_are_the_plain_twins(text: st
     row, words, size = {score.rule: score.values[0] for _, score in found}, text.split(), max(len(text), 1)
     assert [row[f"gopher_top_{n}_gram"] for n in top] == [oracle.top_gram(words, n) / size for n in top]
     assert [row[f"gopher_dup_{n}_grams"] for n in dup] == [oracle.repeated_grams(words, n) / size for n in dup]
+
+
+LONG = st.lists(
+    st.sampled_from(
+        ["w" * 15, "x" * 30, "y" * 31, "z" * 32, "é" * 16, "中" * 11, "𝒜" * 8, *"a é中𝒜\n\n\n\r•-.#…\t\x85\u2028"]
+    ),
+    max_size=40,
+).map("".join)
+
+
+@given(st.lists(LONG, min_size=1, max_size=4), LONG)
+def test_scores_of_long_lines_are_the_plain_twins(texts: list[str], line: str) -> None:
+    texts = [*texts, line + texts[-1] + "\n" + texts[0] + "\n\n" + line]
+    rows, _ = scores_of(texts, "gopher_repetition", "gopher_quality", "fineweb")
+    for text, row in zip(texts, rows, strict=True):
+        words = oracle.words(text)
+        expected = oracle.gopher_repetition(text, words) | oracle.gopher_quality(text, words, frozenset(STOP_WORDS))
+        assert row == pytest.approx(expected | oracle.fineweb(text, words), nan_ok=True)
+
+
+def test_what_begins_line_separators_and_ellipses_beyond_ascii_is_watched_for() -> None:
+    separators = [chr(code) for code in np.flatnonzero(classes() & LINE)]
+    assert {char.encode()[0] for char in [*separators, "…"] if not char.isascii()} == {0xC2, 0xE2}
+    assert all("\n" <= char < " " for char in separators if char.isascii())
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,19 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.kernels.leaf import empty_array, inner, kernel, leaf, zero_array
-from stages.kernels.utf8 import (
-    ONES,
-    SPACE,
-    TOPS,
-    decode,
-    eight_until,
-    first_top,
-    last_character,
-    lstrip,
-    rstrip,
-    zeros,
-)
+from stages.kernels.leaf import empty_array, inlined, inner, kernel, leaf, zero_array
+from stages.kernels.utf8 import SPACE, decode, eight, eight_until, last_character, lstrip, rstrip
+from stages.kernels.vectors import BLOCK, folded_product, ones_in, within, zeros_below
 
 LINE, TERMINAL = 2, 1 << 14
 """Bits of a character's class: line separator of Unicode, terminal mark."""
@@ -30,9 +20,10 @@ RETURN, DOT, HASH, HYPHEN, NEWLINE = map(ord, "\r.#-\n")
 MARK, PUNCTUATION, AFTER_BLANK = 4, 8, 16
 """Flags of a word, as `kernels.words` gives them."""
 BULLET, ELLIPSIS, BLANK = 0x2022, 0x2026, 32
-BREAKS, HASHES, DOTS, CONTROLS = (np.uint64(byte * 0x0101010101010101) for byte in (NEWLINE, HASH, DOT, 32))
-LAST, PRIME = np.uint64(1 << 63), np.uint64(0x9E3779B97F4A7C15)
-"""Eight bytes at once: the same byte eight times; the last one's top bit; a hash's multiplier."""
+ONE, TWO, LAST = np.uint64(1), np.uint64(2), np.uint64(1 << BLOCK - 1)
+"""Of the bits for a block's bytes: the first's, the second's, the last's."""
+PRIME, SEED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
+"""Numbers without a pattern, for hashes."""
 
 
 @leaf
@@ -46,40 +37,63 @@ def _mix(x: Any) -> Any:
 @leaf
 def _line(data: Any, start: int, end: int) -> Any:
     """Where the newline of a line is, or the end; a 64-bit hash of the line; its characters."""
-    state, i, characters = np.uint64(1), start, np.int64(0)
-    while i < end:
-        block, size = eight_until(data, i, end), min(end - i, 8)
-        breaks = zeros(block ^ BREAKS)
-        if breaks:
-            size = first_top(breaks)
-            if size == 0:
-                break
-            block &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
-        characters += size
-        if block & TOPS:
-            follow = block & ~(block << np.uint64(1)) & TOPS
-            characters -= np.int64((follow >> np.uint64(7)) * ONES >> np.uint64(56))
-        state = (state ^ block) * PRIME
-        state ^= state >> np.uint64(32)
+    i, follow, state = start, np.int64(0), (SEED, SEED)
+    while i + BLOCK <= end and not within(data, i, NEWLINE, NEWLINE):
+        follow += ones_in(within(data, i, 0x80, 0xBF))
+        state = _absorb(state, data, i, i + 16)
+        i += BLOCK
+    if i + BLOCK <= len(data):
+        size: Any = min(np.int64(zeros_below(within(data, i, NEWLINE, NEWLINE))), end - i)
+        follow += ones_in(within(data, i, 0x80, 0xBF) & ((ONE << np.uint64(size)) - ONE))
         i += size
-        if breaks:
-            break
-    return i, _mix(state + np.uint64(i - start)), characters
+    else:
+        while i < end and data[i] != NEWLINE:
+            follow += data[i] & 0xC0 == 0x80
+            i += 1
+    return i, _hash(state, data, start, i), i - start - follow
+
+
+@inlined
+def _absorb(state: Any, data: Any, i: int, j: int) -> Any:
+    """The two numbers of a line's hash after the 16 bytes from `i` on and those from `j` on (as wyhash, Wang Yi)."""
+    first = folded_product(eight(data, i) ^ PRIME, eight(data, i + 8) ^ state[0])
+    return first, folded_product(eight(data, j) ^ PRIME, eight(data, j + 8) ^ state[1])
+
+
+@inlined
+def _hash(state: Any, data: Any, start: int, end: int) -> Any:
+    """The hash of a line whose blocks of 32 bytes made `state`; what is left of it is read with bytes before it, so
+    that no byte after the line is."""
+    size = end - start
+    if size >= BLOCK:
+        state = _absorb(state, data, end - 32, end - 16)
+    elif size >= 16:
+        state = _absorb(state, data, start, end - 16)
+    elif size >= 8:
+        state = folded_product(eight(data, start) ^ PRIME, eight(data, end - 8) ^ SEED), SEED
+    elif size > 0:
+        state = folded_product(eight_until(data, start, end) ^ PRIME, SEED), SEED
+    return _mix(folded_product(state[0] ^ PRIME, state[1] ^ np.uint64(size)))
 
 
 @leaf
 def _watched(data: Any, i: int, end: int) -> Any:
-    """The next byte that may matter to `count_marks`, or the end: a control, one beyond ASCII, "#", or "." unless what
-    follows it in the same block is none."""
-    while i < end:
-        block = eight_until(data, i, end)
-        dots = zeros(block ^ DOTS)
-        dots &= dots >> np.uint64(8) | LAST
-        found = block & TOPS | (block - CONTROLS) & ~block & TOPS | zeros(block ^ HASHES) | dots
+    """The next byte that may matter to `count_marks`, or the end.
+
+    Controls from the newline on, "#", "." unless one of the two bytes after it in the same block is none, and C2 and
+    E2, by which line separators beyond ASCII and "…" begin; where the buffer ends, any character.
+    """
+    while i < end and i + BLOCK <= len(data):
+        dots = within(data, i, DOT, DOT)
+        dots &= (dots >> ONE | LAST) & (dots >> TWO | LAST | LAST >> ONE)
+        found = within(data, i, NEWLINE, 31) | within(data, i, HASH, HASH) | dots
+        found |= within(data, i, 0xC2, 0xC2) | within(data, i, 0xE2, 0xE2)
         if found:
-            return min(i + first_top(found), end)
-        i += 8
-    return end
+            return min(i + np.int64(zeros_below(found)), end)
+        i += BLOCK
+    while i < end and data[i] & 0xC0 == 0x80:
+        i += 1
+    return min(i, end)
 
 
 @leaf
@@ -100,7 +114,11 @@ def _masks(data: Any, starts: Any, ends: Any) -> Any:
     masks, most = empty_array(len(starts), np.int64), np.int64(3)
     for k in range(len(starts)):
         lines, slots = np.int64(2), np.int64(4)
-        for byte in data[starts[k] : ends[k]]:
+        i, end = starts[k], ends[k]
+        while i + BLOCK <= end:
+            lines += ones_in(within(data, i, NEWLINE, NEWLINE))
+            i += BLOCK
+        for byte in data[i:end]:
             lines += byte == NEWLINE
         while slots < 4 * lines:
             slots *= 2

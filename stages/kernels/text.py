@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from stages.kernels.leaf import empty_array, inlined, kernel, leaf, zero_array
-from stages.kernels.utf8 import decode, eight, first_top, zeros
+from stages.kernels.utf8 import decode
+from stages.kernels.vectors import BLOCK, copy, within, zeros_below
 
 CHANGED, SECOND, FIRST, JOINER, JOINED, WORD_BREAK, SPACED, STOP = (1 << bit for bit in range(8))
 """Bits of a character's entry: some rule changes it always; it may compose with a FIRST before it; such a first; a
@@ -20,12 +21,11 @@ joiner that may stay only after a JOINED; a word break that may stay only after 
 look."""
 COMBINING_SHIFT, CLASS_SHIFT = 8, 16
 """Where in an entry its canonical combining class is, and its class for the mojibake automaton (8 bits each)."""
+DOUBTFUL = np.uint32(CHANGED | SECOND | JOINER | WORD_BREAK | 0xFF << COMBINING_SHIFT)
+"""A character that may change has one of these bits in its entry."""
 START, MIDDLE, BAD = 0, 1, 2
 """States of the mojibake automaton: before a segment's first character, before any other, after a match."""
 TAB, NEWLINE, RETURN, AMPERSAND, LESS = 9, 10, 13, 38, 60
-BLOCK = np.uint64(32)
-"""Bytes looked at together for anything but plain ASCII."""
-NEWLINES = np.uint64(NEWLINE * 0x0101010101010101)
 ENTITY_LENGTH = 24
 
 
@@ -65,31 +65,30 @@ def find_suspects(data: Any, offsets: Any, table: Any, moves: Any, longest: int,
 
 @leaf
 def _skip_plain(data: Any, start: int, end: int) -> Any:
-    """The first line from `start` that holds more than tabs and printable ASCII, "&" and "<" apart; or `end`."""
-    i, last = np.uint64(start), np.uint64(end)
-    while i + BLOCK <= last:
-        odd = False
-        for k in range(BLOCK):  # one length and no branch, so that LLVM compares many bytes at once
-            odd |= _is_odd(data[i + np.uint64(k)])
+    """The first line from `start` that may hold more than tabs and printable ASCII, "&" and "<" apart; or `end`.
+
+    One that reaches the buffer's last 32 bytes may hold no more.
+    """
+    place: Any = start
+    while place < end and place + BLOCK <= len(data):
+        odd = _odd(data, place)
         if odd:
+            place += np.int64(zeros_below(odd))
             break
-        i += BLOCK
-    else:
-        while i < last and not _is_odd(data[i]):
-            i += np.uint64(1)
-        if i == last:
-            return end
-    place = np.int64(i)
+        place += BLOCK
+    if place >= end:
+        return end
     while place > start and data[place - 1] != NEWLINE:
         place -= 1
     return place
 
 
 @inlined
-def _is_odd(byte: Any) -> Any:
-    """Whether a byte is a control, of a character beyond ASCII, "&" or "<"; tab and newline are not."""
-    control = (byte < 32) & (byte != TAB) & (byte != NEWLINE)
-    return control | (byte > 126) | (byte == AMPERSAND) | (byte == LESS)
+def _odd(data: Any, place: int) -> Any:
+    """Which of 32 bytes are controls, of characters beyond ASCII, "&" or "<", as bits; tabs and newlines are not."""
+    controls = within(data, place, 0, TAB - 1) | within(data, place, NEWLINE + 1, 31)
+    marks = within(data, place, AMPERSAND, AMPERSAND) | within(data, place, LESS, LESS)
+    return controls | marks | within(data, place, 127, 255)
 
 
 @leaf
@@ -100,7 +99,8 @@ def _read_segment(
 
     Gives (where the next starts, suspect, holds an HTML entity's shape, holds a "<"). The automaton runs only near
     characters beyond ASCII: it starts `longest` characters before one, and stops as many after the last, since every
-    match holds one. Whatever at the start of a later segment may join what is before it is suspect.
+    match holds one; where it does not run, plain ASCII is passed over. Whatever at the start of a later segment may
+    join what is before it is suspect.
     """
     suspect = entity = less = False
     state, idle = -1, 0
@@ -108,9 +108,15 @@ def _read_segment(
     combining = np.uint32(0)
     if start > line:
         starter, combining = np.uint32(FIRST), np.uint32(0xFF)
-    i, cut = start, start + segment
+    i: Any = start
+    cut = start + segment
     stop = min(cut, end)
     while i < stop:
+        if state < 0 and i + BLOCK <= stop:
+            plain: Any = np.int64(zeros_below(_odd(data, i) | within(data, i, NEWLINE, NEWLINE)))
+            if plain:
+                i += np.int64(min(plain, BLOCK))
+                continue
         byte = data[i]
         if byte < 0x80:
             entry = table[byte]
@@ -147,7 +153,8 @@ def _read_segment(
         entry = table[code]
         state, idle = moves[state, entry >> CLASS_SHIFT], 0
         order = entry >> COMBINING_SHIFT & np.uint32(0xFF)
-        suspect |= _may_change(entry, before, starter, combining)
+        if entry & DOUBTFUL:
+            suspect |= _may_change(entry, before, starter, combining)
         before, combining = entry, order
         if order == 0:
             starter = entry
@@ -216,8 +223,7 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
                 if writes:
                     for i in range(kept):
                         out[w + i] = NEWLINE
-                    for i in range(last - place):
-                        out[w + kept + i] = data[place + i]
+                    copy(data, place, out, w + kept, last - place)
                 w += kept + last - place
                 if stop < end:
                     if writes:
@@ -232,16 +238,16 @@ def tidy_lines(data: Any, offsets: Any, strip: bool, most_blank: int, out: Any) 
 
 @leaf
 def _line_end(data: Any, start: int, end: int) -> Any:
-    """Where the next newline from `start` is, or `end`; read eight bytes at once."""
+    """Where the next newline from `start` is, or `end`; read 32 bytes at once."""
     i = start
-    while i + 8 <= end:
-        found = zeros(eight(data, i) ^ NEWLINES)
+    while i < end and i + BLOCK <= len(data):
+        found = within(data, i, NEWLINE, NEWLINE)
         if found:
-            return i + first_top(found)
-        i += 8
+            return min(i + np.int64(zeros_below(found)), end)
+        i += BLOCK
     while i < end and data[i] != NEWLINE:
         i += 1
-    return i
+    return min(i, end)
 
 
 @leaf
