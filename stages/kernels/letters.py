@@ -1,7 +1,7 @@
 """What letters texts are made of: how many of each script, and what else their code points tell.
 
 Reads UTF-8 bytes and a table of code points; writes counts and traits. Of blocks of 32 bytes only what is beyond ASCII
-is looked up: all-ASCII ones are counted eight times as fast as Chinese.
+is looked up: English is counted ten times as fast as Chinese.
 """
 
 from __future__ import annotations
