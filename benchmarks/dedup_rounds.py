@@ -80,6 +80,15 @@ def copying(stage: Path, out: Path) -> float:
     return time.process_time() - begun
 
 
+def reading(stage: Path) -> float:
+    """CPU seconds of reading the ids and texts of a stage's shards once."""
+    begun = time.process_time()
+    for path in sorted(stage.glob("part-*.parquet")):
+        for _ in read_batches(path, ("id", "text")):
+            pass
+    return time.process_time() - begun
+
+
 def peer(python: Path, script: Path, name: str, folder: Path) -> dict[str, Any]:
     """What a peer reports of one round, as JSON on the last line of its output."""
     command = [str(python), str(script), "--peer", name, str(folder)]
