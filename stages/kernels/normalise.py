@@ -98,10 +98,10 @@ def squeezed(
                 found = even_blanks(data, place, out, w)
                 blanks, others = found & np.uint64(0xFFFFFFFF), found >> block
                 doubled = blanks & (blanks >> one | before)
-                if found == blanks and doubled == 0:
-                    place, w, before = place + block, w + block, blanks >> (block - one)
-                    continue
                 if found == blanks:
+                    if doubled == 0:
+                        place, w, before = place + block, w + block, blanks >> (block - one)
+                        continue
                     single = zeros_below(doubled)
                     place += single + zeros_below(~(blanks >> single))
                     w += single + (one - (before & np.uint64(single == 0)))

@@ -29,29 +29,23 @@ def even_blanks(_typing: Any, data: Any, _place: Any, out: Any, _to: Any) -> Any
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def start(array: int, by: int = 0) -> Any:
-            first = context.make_array(signature.args[array])(context, builder, values[array]).data
-            place = builder.gep(first, [builder.add(values[array + 1], NUMBER(by))])
-            return builder.bitcast(place, BYTES.as_pointer())
+        def among(block: Any, low: int, high: int) -> Any:
+            return _among(builder, block, _all(low), _all(high - low))
 
-        def within(value: Any, low: int, high: int) -> Any:
-            return builder.icmp_unsigned("<=", builder.sub(value, _all(low)), _all(high - low))
-
-        def bits(found: Any) -> Any:
-            return builder.zext(builder.bitcast(found, ir.IntType(BLOCK)), NUMBER)
-
-        a, b, c = (builder.load(start(0, by), align=1) for by in range(BEYOND + 1))
+        first = _place_in(context, builder, signature, values, 0)
+        out = builder.bitcast(_place_in(context, builder, signature, values, 2), BYTES.as_pointer())
+        a, b, c = (_block(builder, builder.gep(first, [NUMBER(by)])) for by in range(BEYOND + 1))
         either, both = builder.or_, builder.and_
-        blank = either(within(a, 0x20, 0x20), either(within(a, 0x09, 0x0D), within(a, 0x1C, 0x1F)))
-        builder.store(builder.select(blank, _all(0x20), a), start(2), align=1)
-        general = either(within(c, 0x80, 0x8A), either(within(c, 0xA8, 0xA9), within(c, 0xAF, 0xAF)))
-        second = within(b, 0x80, 0x80)
-        wide = both(within(a, 0xC2, 0xC2), either(within(b, 0x85, 0x85), within(b, 0xA0, 0xA0)))
-        wide = either(wide, both(both(within(a, 0xE1, 0xE1), within(b, 0x9A, 0x9A)), within(c, 0x80, 0x80)))
-        wide = either(wide, both(within(a, 0xE2, 0xE2), both(second, general)))
-        wide = either(wide, both(both(within(a, 0xE2, 0xE2), within(b, 0x81, 0x81)), within(c, 0x9F, 0x9F)))
-        wide = either(wide, both(both(within(a, 0xE3, 0xE3), second), within(c, 0x80, 0x80)))
-        return builder.or_(builder.shl(bits(wide), NUMBER(BLOCK)), bits(blank))
+        blank = either(among(a, 0x20, 0x20), either(among(a, 0x09, 0x0D), among(a, 0x1C, 0x1F)))
+        builder.store(builder.select(blank, _all(0x20), a), out, align=1)
+        general = either(among(c, 0x80, 0x8A), either(among(c, 0xA8, 0xA9), among(c, 0xAF, 0xAF)))
+        second = among(b, 0x80, 0x80)
+        wide = both(among(a, 0xC2, 0xC2), either(among(b, 0x85, 0x85), among(b, 0xA0, 0xA0)))
+        wide = either(wide, both(both(among(a, 0xE1, 0xE1), among(b, 0x9A, 0x9A)), among(c, 0x80, 0x80)))
+        wide = either(wide, both(among(a, 0xE2, 0xE2), both(second, general)))
+        wide = either(wide, both(both(among(a, 0xE2, 0xE2), among(b, 0x81, 0x81)), among(c, 0x9F, 0x9F)))
+        wide = either(wide, both(both(among(a, 0xE3, 0xE3), second), among(c, 0x80, 0x80)))
+        return builder.or_(builder.shl(_bits(builder, wide), NUMBER(BLOCK)), _bits(builder, blank))
 
     return types.uint64(data, _place, out, _to), generate
 
@@ -64,12 +58,10 @@ def within(_typing: Any, data: Any, _place: Any, _low: Any, _high: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data, place, low, high = values
-        first = context.make_array(signature.args[0])(context, builder, data).data
-        block = builder.load(builder.bitcast(builder.gep(first, [place]), BYTES.as_pointer()), align=1)
+        _, _, low, high = values
+        block = _block(builder, _place_in(context, builder, signature, values, 0))
         size = _everywhere(builder, builder.sub(high, low))
-        found = builder.icmp_unsigned("<=", builder.sub(block, _everywhere(builder, low)), size)
-        return builder.zext(builder.bitcast(found, ir.IntType(BLOCK)), NUMBER)
+        return _bits(builder, _among(builder, block, _everywhere(builder, low), size))
 
     return types.uint64(data, _place, types.int64, types.int64), generate
 
@@ -79,11 +71,8 @@ def copy(_typing: Any, data: Any, _place: Any, out: Any, _to: Any, _size: Any) -
     """copy(data, place, out, to, size): copies so many bytes of one uint8[:] into another, which are apart."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def start(array: int) -> Any:
-            first = context.make_array(signature.args[array])(context, builder, values[array]).data
-            return builder.gep(first, [values[array + 1]])
-
-        cgutils.raw_memcpy(builder, start(2), start(0), values[4], 1)
+        source, target = (_place_in(context, builder, signature, values, array) for array in (0, 2))
+        cgutils.raw_memcpy(builder, target, source, values[4], 1)
         return context.get_dummy_value()
 
     return types.void(data, _place, out, _to, _size), generate
@@ -120,6 +109,25 @@ def zeros_below(_typing: Any, number: Any) -> Any:
         return builder.cttz(values[0], ir.IntType(1)(0))
 
     return types.uint64(number), generate
+
+
+def _place_in(context: Any, builder: Any, signature: Any, values: Any, array: int) -> Any:
+    """The address that an array among the arguments and the place after it give."""
+    first = context.make_array(signature.args[array])(context, builder, values[array]).data
+    return builder.gep(first, [values[array + 1]])
+
+
+def _block(builder: Any, place: Any) -> Any:
+    return builder.load(builder.bitcast(place, BYTES.as_pointer()), align=1)
+
+
+def _among(builder: Any, block: Any, low: Any, size: Any) -> Any:
+    """Which bytes are `low` to `low` + `size`."""
+    return builder.icmp_unsigned("<=", builder.sub(block, low), size)
+
+
+def _bits(builder: Any, found: Any) -> Any:
+    return builder.zext(builder.bitcast(found, ir.IntType(BLOCK)), NUMBER)
 
 
 def _everywhere(builder: Any, byte: Any) -> Any:
