@@ -51,15 +51,13 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
     recipe, out = folder / "start.yaml", folder / "run"
     texts = [text for kind in ("english", "chinese") for text in documents(given.corpora, kind, given.megabytes)]
     recipe.write_text(RECIPE.format(path=write(texts, folder / "documents.parquet")))
-    first, later, said = [], [], list[str]()
+    costs, said = [], []
     for turn in range(given.turns):
         os.environ["NUMBA_CACHE_DIR"] = str(folder / f"kernels{turn}")
-        for runs in (first, later):
-            shutil.rmtree(out, ignore_errors=True)
-            *seconds, words = timed(recipe, out)
-            runs.append(seconds)
-            said += [words] if runs is first else []
-    cpu, wall = (median(cold[k] - warm[k] for cold, warm in zip(first, later, strict=True)) for k in (0, 1))
+        cold, warm = timed(recipe, out), timed(recipe, out)
+        costs.append((cold[0] - warm[0], cold[1] - warm[1]))
+        said.append(cold[2])
+    cpu, wall = map(median, zip(*costs, strict=True))
     told = "and the run says so" if all(COMPILED in words for words in said) else "AND THE RUN DOES NOT SAY SO"
     told += "; SOME ARE COMPILED LATER" if any(LATER in words for words in said) else "; none is compiled later"
     yield Measure("compiling all kernels", "both", f"{wall:.1f} s ({cpu:.1f} CPU s), {told}", "at most 25 s")
@@ -72,7 +70,8 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
 
 
 def timed(recipe: Path, out: Path) -> tuple[float, float, str]:
-    """CPU and wall seconds of a run, and what it said."""
+    """CPU and wall seconds of a run into an empty folder, and what it said."""
+    shutil.rmtree(out, ignore_errors=True)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     said = start(recipe, out)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
