@@ -18,7 +18,7 @@ from stages.kernels.leaf import empty_array, kernel, leaf, zero_array
 from stages.kernels.vectors import BEYOND, BLOCK, even_blanks, zeros_below
 
 CODES = 0x40000
-"""The table's last entry is for this code point and all beyond, none of which is a letter or a digit."""
+"""The table's last entry is for this code point and all beyond: no letters or digits, and no marks but selectors."""
 COPY = -1
 GROWTH = 11
 """Bytes of the longest replacement for each byte that it replaces (U+FDFA, 3 bytes, becomes 33 at most)."""
