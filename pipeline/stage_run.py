@@ -1,7 +1,9 @@
 """One stage being run: its steps, their tasks, its books and its manifest, with the stages that are fused into it.
 
 Reads the parent's manifest; writes the stage's folder. Each finished task is noted in a small file under `.work/`, so
-that a killed run loses at most the tasks under way; `.work/` goes once the manifest, the last file, is written.
+that a killed run loses at most the tasks under way; `.work/` goes once the manifest, the last file, is written. Notes
+are not synced, as what they speak of is: a machine that loses its power loses the notes of its last seconds, and does
+those tasks again.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline.engines import Engine
 from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.plan import Plan, Planned
-from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, write_json
+from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, temporary_name, write_json
 from pipeline.shuffle import cut
 from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Source, Step
 
@@ -67,6 +71,21 @@ def grouped(sources: Sequence[Source]) -> list[list[Source]]:
         groups[-1].append(source)
         size += enough if unknown else source.size
     return groups
+
+
+def _note(path: Path, result: TaskResult) -> None:
+    """Notes a finished task under a name that no half of a note has, unless the power fails."""
+    temporary = temporary_name(path)
+    temporary.write_text(result.model_dump_json(), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _noted(path: Path) -> TaskResult | None:
+    """What a note says; None where there is none, or one that the disk has not got all of."""
+    try:
+        return TaskResult.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 class StageRun:
@@ -269,14 +288,14 @@ class StageRun:
     def _collect(self, step: Step, specs: Sequence[TaskSpec]) -> list[TaskResult]:
         """Results of all tasks in order: those noted by an interrupted run, and the rest as they end."""
         notes = {spec.key: self.work / "tasks" / f"{spec.key}.json" for spec in specs}
-        done = {key: TaskResult.model_validate_json(p.read_bytes()) for key, p in notes.items() if p.exists()}
+        done = {key: result for key, path in notes.items() if (result := _noted(path))}
         todo = [spec for spec in specs if spec.key not in done]
         total = self.parent.rows.kept if self.parent else 0
         self.tell(StepStarted(self.planned.folder, step.name, len(specs), len(done), total))
-        for spec in todo:
-            Path(spec.out).mkdir(parents=True, exist_ok=True)
+        for folder in {self.work / "tasks", *(Path(spec.out) for spec in todo)}:
+            folder.mkdir(parents=True, exist_ok=True)
         for result in self.engine.run(todo, self._news):
-            write_json(notes[result.key], result.model_dump())
+            _note(notes[result.key], result)
             done[result.key] = result
             kept = sum(file.rows for file in result.files.get("rows", []))
             self.tell(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -134,6 +135,26 @@ def test_killed_while_it_removes_old_shards_it_does_not_take_the_rest_for_a_fini
         assert digest(tmp_path / "stormy") == calm
     events = (tmp_path / "stormy/events.jsonl").read_text().splitlines()
     assert all(json.loads(event)["event"] for event in events)
+
+
+@pytest.mark.parametrize("left", [lambda note: b"", lambda note: note[: len(note) // 2], lambda note: bytes(len(note))])
+def test_a_note_that_the_disk_has_not_got_all_of_is_no_note(
+    cli: Cli, tmp_path: Path, environment: dict[str, str], left: Callable[[bytes], bytes]
+) -> None:
+    recipe = write(tmp_path, "pause: 0.2")
+    assert cli("run", recipe, "--out", "calm").returncode == 0
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--out", "stormy", "--quiet"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+    while not (notes := list(tmp_path.glob("stormy/01-make/.work/tasks/*.json"))):
+        assert process.poll() is None, "the run ends before it can be disturbed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for note in notes:
+        note.write_bytes(left(note.read_bytes()))
+    again = cli("run", recipe, "--out", "stormy")
+    assert again.returncode == 0, again.stderr
+    assert digest(tmp_path / "stormy") == digest(tmp_path / "calm")
 
 
 def worker_of(process: "subprocess.Popen[bytes]") -> int | None:
