@@ -1,11 +1,12 @@
 """What size and workers cost: scaling.py CORPORA [--megabytes LARGEST] [--tokenizer TOKENIZER].
 
-Runs one recipe on a twentieth, a quarter and all of LARGEST megabytes (2,000 unless said otherwise) of English, many
+Runs one recipe on a twentieth, a half and all of LARGEST megabytes (2,000 unless said otherwise) of English, many
 languages and code in equal shares at each size: MB of text a second of each stage, which should not depend on the size,
-and the greatest peak of a worker's memory. At a quarter also with one worker and with two, in turn: how many times less
+and the greatest peak of a worker's memory. At a half also with one worker and with two, in turn: how many times less
 wall time each stage takes with two, its merges aside, which one task does; how many cores it kept at work, which says
 what the stage itself makes of two, whatever the machine's cores lose to each other; and, as what the machine gives at
-all, how much more two runs of one worker each, which share nothing, get done at once.
+all, how much more two runs of one worker each, which share nothing, get done at once. On a virtual machine, also what
+its host kept of all cores' time meanwhile: what it gives to others, two workers miss more than one.
 quality comes last, so that all documents reach the other stages. Where there is not enough text it comes again with its
 Latin vowels moved on by one, so that no copy is a duplicate of another; the figures say how much of it is such.
 """
@@ -18,7 +19,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,8 +31,10 @@ from benchmarks.harness import Measure, arguments, show, tokenizer, write
 
 FILES = 160
 """Files of equal size that all the text is in."""
-SHARES = {1.0: 1, 0.25: 4, 0.05: 20}
+SHARES = {1.0: 1, 0.5: 2, 0.05: 20}
 """Each size and which of the files make it up: every n-th, of as many of each kind."""
+PAIRED = 0.5
+"""The size at which one worker and two are compared."""
 KINDS = ("english", "multi", "code", "english")
 RECIPE = """\
 stages:
@@ -61,43 +65,70 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
     files, salted = build(given, folder)
     file = tokenizer(given)
     run(files[:1], file, folder, 1)  # compiles
-    quarter = files[:: SHARES[0.25]]
-    pairs, apart = [], []
-    for _ in range(given.turns):
-        pairs.append((run(quarter, file, folder, 1), run(quarter, file, folder, 2)))
-        both = [start(quarter, file, folder, 1, name) for name in ("run", "other")]
-        apart.append([costs(*one) for one in both])
-    others = {share: run(files[::step], file, folder, 2) for share, step in SHARES.items() if share != 0.25}
-    found = others | {0.25: pairs[0][1]}
+    turns = [turn(files[:: SHARES[PAIRED]], file, folder) for _ in range(given.turns)]
+    found = {share: run(files[::step], file, folder, 2) for share, step in SHARES.items() if share != PAIRED}
     sizes = {share: f"{given.megabytes * share:,.0f} MB" for share in reversed(SHARES)}
-    said = f"{', '.join(sizes.values())}; {salted:.0%} with vowels moved"
+    yield from by_size(found | {PAIRED: turns[0].two}, sizes, f"; {salted:.0%} with vowels moved")
+    yield from by_workers(turns, sizes[PAIRED])
+    shutil.rmtree(folder)
+
+
+def by_size(found: dict[float, Stages], sizes: dict[float, str], salted: str) -> Iterator[Measure]:
+    """What each stage costs at each size, and the greatest memory."""
     for stage in found[1.0]:
         rates = [found[share][stage]["bytes_in"] / found[share][stage]["cpu_seconds"] / 1e6 for share in sizes]
+        said = ", ".join(f"{rate:,.1f}" for rate in rates)
         yield Measure(
-            f"{stage}, MB for a CPU second", said, ", ".join(f"{r:,.1f}" for r in rates), "the same at each size"
+            f"{stage}, MB for a CPU second", ", ".join(sizes.values()) + salted, said, "the same at each size"
         )
     for share, size in sizes.items():
         peaks = {stage: costs["peak"] / 1e6 for stage, costs in found[share].items()}
         heaviest = max(peaks, key=lambda stage: peaks[stage])
         yield Measure("greatest memory of a worker", size, f"{peaks[heaviest]:,.0f} MB ({heaviest})", "under 1,000 MB")
-    for stage in found[1.0]:
-        times = sorted(alone(one[stage]) / alone(two[stage]) for one, two in pairs)
+
+
+@dataclass
+class Turn:
+    """A run with one worker, one with two, and two at once with one each. kept: of the first two, the share of all
+    cores' time that the machine's host kept for others."""
+
+    one: Stages
+    two: Stages
+    apart: list[Stages]
+    kept: tuple[float, float]
+
+
+def turn(files: Sequence[Path], file: Path, folder: Path) -> Turn:
+    """Runs them, one after the other."""
+    one, kept = watched(lambda: run(files, file, folder, 1))
+    two, kept_of_two = watched(lambda: run(files, file, folder, 2))
+    both = [start(files, file, folder, 1, name) for name in ("run", "other")]
+    return Turn(one, two, [costs(*each) for each in both], (kept, kept_of_two))
+
+
+def by_workers(turns: Sequence[Turn], size: str) -> Iterator[Measure]:
+    """How many times faster two workers are, and what stands in their way."""
+    for stage in turns[0].one:
+        times = sorted(alone(turn.one[stage]) / alone(turn.two[stage]) for turn in turns)
         one_works, two_work = (
             median(run[stage]["cpu_seconds"] / run[stage]["seconds"] for run in runs)
-            for runs in zip(*pairs, strict=True)
+            for runs in ([turn.one for turn in turns], [turn.two for turn in turns])
         )
-        whole = median(one[stage]["seconds"] for one, _ in pairs)
-        most = 2 * whole / median(one[stage]["seconds"] for both in apart for one in both)
-        merging = median(one[stage]["merging"] for one, _ in pairs)
+        whole = median(turn.one[stage]["seconds"] for turn in turns)
+        most = 2 * whole / median(one[stage]["seconds"] for turn in turns for one in turn.apart)
+        merging = median(turn.one[stage]["merging"] for turn in turns)
         aside = f"; {merging:.1f} of {whole:.1f} s are merges" if merging > 0.01 * whole else ""
         yield Measure(
             f"{stage}, two workers for one",
-            sizes[0.25],
+            size,
             f"{median(times):.2f} × ({times[0]:.2f} to {times[-1]:.2f}; cores at work {two_work:.2f} for "
             f"{one_works:.2f}; two runs {most:.2f} ×{aside})",
             "at least 1.8 × but for merges",
         )
-    shutil.rmtree(folder)
+    one, two = (
+        ", ".join(f"{share:.1%}" for share in kept) for kept in zip(*(turn.kept for turn in turns), strict=True)
+    )
+    yield Measure("cores' time kept by the machine's host", size, f"one worker {one}; two workers {two}")
 
 
 def build(given: argparse.Namespace, folder: Path) -> tuple[list[Path], float]:
@@ -152,6 +183,21 @@ def costs(process: subprocess.Popen[str], out: Path) -> Stages:
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     found = {event["stage"].partition("-")[2]: event for event in events if event["event"] == "StageDone"}
     return {stage: {**done, "merging": merging(events, done)} for stage, done in found.items()}
+
+
+def watched(work: Callable[[], Stages]) -> tuple[Stages, float]:
+    """What work gives, and the share of all cores' time that this machine's host kept meanwhile (Linux; else 0)."""
+    before = spent()
+    found = work()
+    after = spent()
+    return found, (after[0] - before[0]) / max(after[1] - before[1], 1)
+
+
+def spent() -> tuple[int, int]:
+    """Ticks of all cores since the machine began: those its host kept (`steal` in proc(5)), and all of them."""
+    stat = Path("/proc/stat")
+    ticks = [int(field) for field in stat.read_text().partition("\n")[0].split()[1:9]] if stat.exists() else [0] * 8
+    return ticks[7], sum(ticks)
 
 
 def merging(events: list[dict[str, Any]], done: dict[str, Any]) -> float:
