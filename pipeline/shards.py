@@ -110,14 +110,18 @@ def temporary_name(path: Path) -> Path:
 
 def commit(temporary: Path, path: Path) -> None:
     """Syncs a finished file, renames it into place and syncs the folder."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk has a file's bytes, or a folder's names."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
     finally:
-        os.close(folder)
+        os.close(number)
 
 
 def discard(folder: Path) -> None:

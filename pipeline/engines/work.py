@@ -22,7 +22,7 @@ from pydantic import Field
 
 from pipeline.engines.fused import Fused, Shard, from_sources, load_stage, of_a_shard, schema_of
 from pipeline.engines.streams import Link, LinkResult, Streams
-from pipeline.shards import SHARD_BYTES, File, describe, read_batches
+from pipeline.shards import SHARD_BYTES, File, describe, read_batches, sync
 from pipeline.shuffle import RunWriter, merge
 from pipeline.stage import Each, Emit, Exchange, Fold, Once, Step, Task
 
@@ -259,7 +259,11 @@ def _as_they_are(batches: Iterator[pa.RecordBatch], _: Task) -> Iterator[Emit]:
 
 
 def _tree(folder: Path, root: Path) -> list[File]:
-    """Every file an artifact consists of; *.jsonl are logs and checkpoints are for resuming: neither is its content."""
+    """Every file an artifact consists of, each synced; *.jsonl are logs and checkpoints are for resuming: neither is
+    its content."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     inside = [path for path in paths if path.suffix != ".jsonl" and "checkpoints" not in path.relative_to(folder).parts]
-    return [describe(path, root) for path in inside if not path.relative_to(root).parts[0].startswith((".", "_"))]
+    files = [path for path in inside if not path.relative_to(root).parts[0].startswith((".", "_"))]
+    for path in (*files, *sorted({path.parent for path in files})):
+        sync(path)
+    return [describe(path, root) for path in files]

@@ -8,7 +8,6 @@ AdamW's two moments). Tensors are whole whatever the number of processes, so ano
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.shards import discard
+from pipeline.shards import discard, sync
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
@@ -38,10 +37,10 @@ def save(folder: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, 
     save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
     (temporary / STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
     for each in (*temporary.iterdir(), temporary):
-        _sync(each)
+        sync(each)
     discard(path)
     temporary.rename(path)
-    _sync(folder)
+    sync(folder)
     found = complete(folder)
     for old in set(found[:-keep]) - {best(found)}:
         discard(old)
@@ -80,11 +79,3 @@ def newest(folder: Path, same: Mapping[str, Any]) -> tuple[dict[str, torch.Tenso
             f"{found[-1]} was made with other shards or settings ({', '.join(other)}): remove {folder} to start anew"
         )
     return load_file(found[-1] / TENSORS), state
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
