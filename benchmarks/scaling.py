@@ -68,19 +68,18 @@ def rows(given: argparse.Namespace) -> Iterator[Measure]:
     turns = [turn(files[:: SHARES[PAIRED]], file, folder) for _ in range(given.turns)]
     found = {share: run(files[::step], file, folder, 2) for share, step in SHARES.items() if share != PAIRED}
     sizes = {share: f"{given.megabytes * share:,.0f} MB" for share in reversed(SHARES)}
-    yield from by_size(found | {PAIRED: turns[0].two}, sizes, f"; {salted:.0%} with vowels moved")
+    said = f"{', '.join(sizes.values())}; {salted:.0%} with vowels moved"
+    yield from by_size(found | {PAIRED: turns[0].two}, sizes, said)
     yield from by_workers(turns, sizes[PAIRED])
     shutil.rmtree(folder)
 
 
-def by_size(found: dict[float, Stages], sizes: dict[float, str], salted: str) -> Iterator[Measure]:
-    """What each stage costs at each size, and the greatest memory."""
+def by_size(found: dict[float, Stages], sizes: dict[float, str], said: str) -> Iterator[Measure]:
+    """What each stage costs at each size, and the greatest memory. said: all the sizes, and of what text, in words."""
     for stage in found[1.0]:
         rates = [found[share][stage]["bytes_in"] / found[share][stage]["cpu_seconds"] / 1e6 for share in sizes]
-        said = ", ".join(f"{rate:,.1f}" for rate in rates)
-        yield Measure(
-            f"{stage}, MB for a CPU second", ", ".join(sizes.values()) + salted, said, "the same at each size"
-        )
+        figures = ", ".join(f"{rate:,.1f}" for rate in rates)
+        yield Measure(f"{stage}, MB for a CPU second", said, figures, "the same at each size")
     for share, size in sizes.items():
         peaks = {stage: costs["peak"] / 1e6 for stage, costs in found[share].items()}
         heaviest = max(peaks, key=lambda stage: peaks[stage])

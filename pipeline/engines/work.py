@@ -264,6 +264,6 @@ def _tree(folder: Path, root: Path) -> list[File]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     inside = [path for path in paths if path.suffix != ".jsonl" and "checkpoints" not in path.relative_to(folder).parts]
     files = [path for path in inside if not path.relative_to(root).parts[0].startswith((".", "_"))]
-    for path in (*files, *sorted({path.parent for path in files})):
+    for path in {*files, *(path.parent for path in files)}:
         sync(path)
     return [describe(path, root) for path in files]
