@@ -116,7 +116,8 @@ class Exchange:
     columns that make the order total: `(key, *order)` must never tie, or ties must be alike. gather: reads a
     partition's rows in that order, in batches of bounded size (the rows of one key may span batches); None hands the
     rows on as they are. by: "hash" cuts the key's whole 64-bit range evenly, into partitions of about
-    `partition_bytes`; "shard" makes partition k of key k, one for each shard of the stage's documents.
+    `partition_bytes`, or half of it where they are few; "shard" makes partition k of key k, one for each shard of the
+    stage's documents.
     """
 
     name: str

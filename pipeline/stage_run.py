@@ -8,6 +8,7 @@ those tasks again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Sourc
 
 WORK = ".work"
 GROUP_BYTES = 16 << 20
+FEW_PARTITIONS = 32
 
 
 class RunError(Exception):
@@ -71,6 +73,19 @@ def grouped(sources: Sequence[Source]) -> list[list[Source]]:
         groups[-1].append(source)
         size += enough if unknown else source.size
     return groups
+
+
+def partitions(size: int, most: int) -> int:
+    """Into how many partitions rows of `size` bytes go: of `most` bytes each, or of half as many where those are few,
+    so that workers that share them end at about the same time."""
+    return max(1, -(-size // most), min(FEW_PARTITIONS, -(-size // (most // 2))))
+
+
+def _bytes(spec: TaskSpec) -> float:
+    """What a task reads, infinite where a source does not say; 0 for the tasks of an exchange, which read all runs."""
+    if spec.sources:
+        return sum(source["size"] or math.inf for source in spec.sources)
+    return Path(spec.inputs[0]).stat().st_size if len(spec.inputs) == 1 else 0
 
 
 def _note(path: Path, result: TaskResult) -> None:
@@ -243,7 +258,7 @@ class StageRun:
             ranges = [(k, k + 1) for k in range(count)]
         else:
             size = sum(result.scattered for result in scattered)
-            ranges = cut(max(1, -(-size // step.partition_bytes)))
+            ranges = cut(partitions(size, step.partition_bytes))
         specs = [
             self._spec(step, "gather", out, k, len(ranges), runs).model_copy(update={"low": low, "high": high})
             for k, (low, high) in enumerate(ranges)
@@ -286,10 +301,11 @@ class StageRun:
         )
 
     def _collect(self, step: Step, specs: Sequence[TaskSpec]) -> list[TaskResult]:
-        """Results of all tasks in order: those noted by an interrupted run, and the rest as they end."""
+        """Results of all tasks in order: those noted by an interrupted run, and the rest as they end. What is largest
+        begins first, lest one worker be left with it while the others have nothing to do."""
         notes = {spec.key: self.work / "tasks" / f"{spec.key}.json" for spec in specs}
         done = {key: result for key, path in notes.items() if (result := _noted(path))}
-        todo = [spec for spec in specs if spec.key not in done]
+        todo = sorted((spec for spec in specs if spec.key not in done), key=_bytes, reverse=True)
         total = self.parent.rows.kept if self.parent else 0
         self.tell(StepStarted(self.planned.folder, step.name, len(specs), len(done), total))
         for folder in {self.work / "tasks", *(Path(spec.out) for spec in todo)}:

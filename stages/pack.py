@@ -2,7 +2,8 @@
 
 Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents. Documents
 go to partitions by a seeded hash of their ids, so that packing partition by partition is a global shuffle. The
-trade-off: a partition (about 64 MB of tokens) is packed in memory and apart from others: UTILISATION.
+trade-off: a partition (32 to 64 MB of tokens) is packed in memory and apart from others, each with a row or so that
+ends in padding: 0.03 % of all tokens, at L = 2048 and 200 million of them.
 """
 
 from __future__ import annotations

@@ -38,6 +38,12 @@ def test_a_process_with_threads_loads_nothing_and_spawns_one() -> None:
 
 
 @forks
+def test_workers_started_ahead_share_numbas_tables() -> None:
+    known = "print(len(__import__('numba').core.registry.cpu_target.target_context._defns) > 100)"
+    assert printed(*READY[:2], known, READY[2], known, "engine.close()") == "False\nTrue"
+
+
+@forks
 def test_a_plan_that_starts_threads_leaves_workers_to_be_spawned() -> None:
     thread = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     assert printed(*READY[:2], thread, READY[2], "print(len(engine._idle))", "engine.close()") == "0"

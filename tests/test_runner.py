@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.stage import Source
-from pipeline.stage_run import grouped
+from pipeline.stage_run import grouped, partitions
 from tests.conftest import Cli, digest
 
 RECIPE = """\
@@ -44,6 +44,18 @@ def test_one_and_three_workers_write_the_same_bytes(cli: Cli, tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
     assert digest(tmp_path / "w1") == digest(tmp_path / "w3")
     assert [p.name for p in sorted((tmp_path / "w1").iterdir()) if p.is_dir()] == STAGES
+
+
+def test_what_is_largest_begins_first(cli: Cli, tmp_path: Path) -> None:
+    for name, rows in (("a", 10), ("b", 300), ("c", 100)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name} {k}"}}\n' for k in range(rows)))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("stages:\n  - {use: ingest, inputs: [a.jsonl, b.jsonl, c.jsonl]}\n  - use: exact_dedup\n")
+    assert cli("run", recipe, "--out", "run", "--workers", 1).returncode == 0
+    events = map(json.loads, (tmp_path / "run/events.jsonl").read_text().splitlines())
+    rows = [event["rows"] for event in events if event["event"] == "TaskDone" and ".each." in event["task"]]
+    assert rows[:3] == rows[-3:] == [300, 100, 10]
+    assert pq.read_table(tmp_path / "run/01-ingest/part-00000.parquet").num_rows == 10
 
 
 def test_a_second_run_does_nothing_and_says_so(cli: Cli, tmp_path: Path) -> None:
@@ -286,6 +298,11 @@ def test_small_sources_share_a_task_and_large_ones_do_not() -> None:
     assert [sum(group) for group in sizes(*[1 << 20] * 4000)] == [16 << 20] * 250
     assert sizes(0, 0) == [[0], [0]]
     assert len(grouped([Source("", "hub", digest="x")] * 3)) == 3
+
+
+def test_few_partitions_are_half_as_large() -> None:
+    sizes = (0, 1, 32, 33, 800, 1024, 1025, 2048, 2049, 10_000)
+    assert [partitions(size, 64) for size in sizes] == [1, 1, 1, 2, 25, 32, 32, 32, 33, 157]
 
 
 def test_many_small_files_make_few_shards(cli: Cli, tmp_path: Path) -> None:

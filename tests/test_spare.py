@@ -9,7 +9,7 @@ LOADED = "print(*[name for name in ('pandas', 'scipy', 'awkward', 'yaml') if nam
 
 def printed(*lines: str) -> str:
     """What a fresh Python prints."""
-    program = "\n".join(("import sys", "from pipeline.engines.spare import restore, spare", *lines))
+    program = "\n".join(("import sys", "from pipeline.engines.spare import know_types, restore, spare", *lines))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -34,6 +34,11 @@ def test_a_stage_from_elsewhere_gets_data_frames_back() -> None:
     assert printed("spare()", "restore()", "import numba.core.entrypoints as e", "print(e._already_initialized)") == (
         "False"
     )
+
+
+def test_a_kernel_of_a_stage_from_elsewhere_knows_types_from_elsewhere() -> None:
+    lines = ("import awkward as ak", "from numba import njit", "print(njit(lambda a: len(a))(ak.Array([[1], []])))")
+    assert printed("spare()", "know_types()", "restore()", *lines) == "2"
 
 
 def test_nothing_is_restored_that_was_not_spared() -> None:

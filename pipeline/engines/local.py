@@ -14,7 +14,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,10 @@ class LocalEngine:
         """Starts workers ahead of their first task, once the plan is made: forks that have all that this process has
         loaded, the stages too. One that has got threads meanwhile starts none."""
         if self._branches and not has_threads():
+            with _staying():
+                from pipeline.engines.spare import know_types
+
+                know_types()
             self._idle += [_Worker(branches=True) for _ in range(self.workers - len(self._idle))]
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
@@ -176,13 +180,20 @@ def _cause(code: int | None) -> str:
 
 def _libraries(spares: bool = True) -> None:
     """Loads what every worker needs; spares: without what only stages from elsewhere or a wide task may want."""
-    gc.disable()
-    import pipeline.engines.work  # noqa: F401
-    from pipeline.engines.spare import spare
+    with _staying():
+        import pipeline.engines.work  # noqa: F401
+        from pipeline.engines.spare import spare
 
-    if spares:
-        spare()
-    gc.freeze()  # what is loaded stays: no search for cycles need look at it, or touch memory that is shared
+        if spares:
+            spare()
+
+
+@contextmanager
+def _staying() -> Iterator[None]:
+    """What is loaded meanwhile stays: no search for cycles need look at it, or touch memory that is shared."""
+    gc.disable()
+    yield
+    gc.freeze()
     gc.enable()
 
 
