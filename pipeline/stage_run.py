@@ -78,7 +78,7 @@ def grouped(sources: Sequence[Source]) -> list[list[Source]]:
 def partitions(size: int, most: int) -> int:
     """Into how many partitions rows of `size` bytes go: of `most` bytes each, or of half as many where those are few,
     so that workers that share them end at about the same time."""
-    return max(1, -(-size // most), min(FEW_PARTITIONS, -(-size // (most // 2))))
+    return max(1, -(-size // most), min(FEW_PARTITIONS, -(-2 * size // most)))
 
 
 def _bytes(spec: TaskSpec) -> float:

@@ -2,7 +2,7 @@
 
 Reads `tokenizer.json` (Hugging Face). gigatoken encodes where it is installed and knows the split pattern, after its
 ids have been found equal to those of `tokenizers` on some documents of every batch; else `tokenizers` does. That is the
-trade-off: an optional part for 40–240 MB/s on one core instead of 1–4 (English, Chinese, 60 languages, code).
+trade-off: an optional part for 25–125 MB/s on one core instead of 1–3 (English, Chinese, 60 languages, code).
 """
 
 from __future__ import annotations

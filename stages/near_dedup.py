@@ -3,7 +3,7 @@
 Reads documents; writes those that stay, with the size of the group each stands for, drops that name survivor and
 similarity, and the cluster table `clusters/`, one row per candidate. Most tools remove on a hash collision; here a
 document goes only if the exact Jaccard with its survivor reaches the limit, at the price of reading the candidates'
-text twice: 50 MB/s a core, shards read and written, and no false removal among 20,000 documents with known pairs
+text twice: 48 MB/s a core, shards read and written, and no false removal among 20,000 documents with known pairs
 (benchmarks/near_dedup.py, near_dedup_truth.py).
 
 What it takes for each document: 16 bytes on disk for each band (272 by default) and, for a candidate, 20 for each band

@@ -192,9 +192,11 @@ def _libraries(spares: bool = True) -> None:
 def _staying() -> Iterator[None]:
     """What is loaded meanwhile stays: no search for cycles need look at it, or touch memory that is shared."""
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _serve(pipe: Connection, wide: bool = False) -> None:
