@@ -114,8 +114,9 @@ def run(
         from pipeline.runner import execute
 
         planned = _plan(recipe, out, limit, set_, force)
-        if any(stage.why is not None for stage in planned.stages):
-            engine.warm()
+        todo = [one.stage for one in planned.stages if one.why is not None]
+        if todo:
+            engine.warm(kernels=any(stage.kernels() for stage in todo))
         with Progress(quiet=quiet or json_) as progress:
             execute(planned, engine, progress)
         rows, text = funnel(planned.out)
@@ -124,7 +125,7 @@ def run(
         where.write_text(page(planned.out), encoding="utf-8")
         told = [f"{label}: {note}" for label, note in notes.items()]
         text = "\n".join([text, *told, f"everything is in {planned.out}; a page to look at: {where}"])
-        idle = all(stage.why is None for stage in planned.stages)
+        idle = not todo
         if idle and not json_:
             say(f"nothing to do: every stage of {planned.out} is done and up to date")
         answer({"out": str(planned.out), "idle": idle, "stages": rows, "highlights": notes}, as_json=json_, text=text)

@@ -7,6 +7,7 @@ travels to a worker as (stage settings, step name), never as a pickled callable,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Source:
     input: int = 0
     size: int = 0
     digest: str = ""
+
+    @property
+    def bytes(self) -> float:
+        """Its size; infinite where it is not known."""
+        return math.inf if self.digest and not self.size else self.size
 
 
 @dataclass(frozen=True, slots=True)

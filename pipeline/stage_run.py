@@ -64,14 +64,13 @@ def grouped(sources: Sequence[Source]) -> list[list[Source]]:
     """
     enough = min(GROUP_BYTES, sum(source.size for source in sources) // 64)
     groups: list[list[Source]] = []
-    size = enough
+    size: float = enough
     for source in sources:
-        unknown = bool(source.digest) and not source.size
-        if size >= enough or unknown:
+        if size >= enough or source.bytes == math.inf:
             groups.append([])
             size = 0
         groups[-1].append(source)
-        size += enough if unknown else source.size
+        size += source.bytes
     return groups
 
 
@@ -82,9 +81,9 @@ def partitions(size: int, most: int) -> int:
 
 
 def _bytes(spec: TaskSpec) -> float:
-    """What a task reads, infinite where a source does not say; 0 for the tasks of an exchange, which read all runs."""
+    """What a task reads; 0 where that is several files, which its step's other tasks read too."""
     if spec.sources:
-        return sum(source["size"] or math.inf for source in spec.sources)
+        return sum(Source(**source).bytes for source in spec.sources)
     return Path(spec.inputs[0]).stat().st_size if len(spec.inputs) == 1 else 0
 
 

@@ -44,14 +44,10 @@ class LocalEngine:
         if not self._branches:
             self._idle.append(_Worker())
 
-    def warm(self) -> None:
+    def warm(self, *, kernels: bool = True) -> None:
         """Starts workers ahead of their first task, once the plan is made: forks that have all that this process has
-        loaded, the stages too. One that has got threads meanwhile starts none."""
-        if self._branches and not has_threads():
-            with _staying():
-                from pipeline.engines.spare import know_types
-
-                know_types()
+        loaded, the stages too. One that has got threads meanwhile starts none. kernels: whether tasks will call any."""
+        if self._branches and (load(_types) if kernels else not has_threads()):
             self._idle += [_Worker(branches=True) for _ in range(self.workers - len(self._idle))]
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
@@ -186,6 +182,14 @@ def _libraries(spares: bool = True) -> None:
 
         if spares:
             spare()
+
+
+def _types() -> None:
+    """Loads what every kernel asks of numba."""
+    with _staying():
+        from pipeline.engines.spare import know_types
+
+        know_types()
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 pyarrow imports pandas to ask whether a list is a data frame; numba imports scipy to learn whether there is a BLAS, yaml
 for a file of settings that hardly ever lies there, and every installed package that offers it types of its own
 (awkward, with gigatoken). Together they cost 0.4 s of each worker's start. A stage from elsewhere may want them: it
-gets them back before it is loaded. The price is that numba is told so by a private name.
+gets them back before it is loaded. The price is that numba is told so by a private name. What it does load of numba at
+its first kernel, the tables of types, it need not read for itself: see `know_types`.
 """
 
 from __future__ import annotations
