@@ -48,7 +48,7 @@ def init(
     like: Annotated[str, typer.Option("--like", help="Which shipped recipe to start from.")] = "quickstart",
 ) -> None:
     """Write a commented recipe to start from. Example: gristmill init my.yaml --like web_chinese."""
-    from pipeline.queries import shipped_recipes
+    from pipeline.queries import named, shipped_recipes
 
     with guard():
         recipes = shipped_recipes()
@@ -58,7 +58,7 @@ def init(
         if path.exists():
             say(f"{path} exists; nothing written")
             raise typer.Exit(2)
-        path.write_text(recipes[like].read_text(encoding="utf-8"), encoding="utf-8")
+        path.write_text(named(recipes[like].read_text(encoding="utf-8"), path.stem), encoding="utf-8")
         say(f"wrote {path}; check it with: gristmill check {path}")
 
 
@@ -99,6 +99,9 @@ def run(
     force: Annotated[
         str | None, typer.Option("--force", metavar="STAGE", help="Run this stage again, and all after it.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove finished stages of another recipe from the folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     json_: JsonOpt = False,
 ) -> None:
@@ -112,17 +115,18 @@ def run(
         from pipeline.queries import funnel, highlights
         from pipeline.report import report as page
         from pipeline.runner import execute
+        from pipeline.shards import write_text
 
         planned = _plan(recipe, out, limit, set_, force)
         todo = [one.stage for one in planned.stages if one.why is not None]
         if todo:
             engine.warm(kernels=any(stage.kernels() for stage in todo))
         with Progress(quiet=quiet or json_) as progress:
-            execute(planned, engine, progress)
+            execute(planned, engine, progress, replace=replace)
         rows, text = funnel(planned.out)
         notes = highlights(planned.out)
         where = planned.out / "report.html"
-        where.write_text(page(planned.out), encoding="utf-8")
+        write_text(where, page(planned.out))
         told = [f"{label}: {note}" for label, note in notes.items()]
         text = "\n".join([text, *told, f"everything is in {planned.out}; a page to look at: {where}"])
         idle = not todo
@@ -138,7 +142,7 @@ def _plan(
     from pipeline.plan import make_plan
 
     loaded = load_recipe(recipe, overrides or [])
-    name = loaded.settings.name + (f"-limit-{limit}" if limit else "")
+    name = loaded.name + (f"-limit-{limit}" if limit else "")
     return make_plan(loaded, out or Path("runs") / name, limit, force)
 
 
@@ -217,10 +221,11 @@ def report(
 ) -> None:
     """Write a run as one page to look at, with charts. Example: gristmill report runs/quickstart."""
     from pipeline.report import report as page
+    from pipeline.shards import write_text
 
     with guard():
         path = to or run / "report.html"
-        path.write_text(page(run), encoding="utf-8")
+        write_text(path, page(run))
         answer(str(path), as_json=False)
 
 

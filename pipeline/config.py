@@ -28,7 +28,12 @@ class Settings(BaseModel):
     """A recipe's own keys, beside its stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field("run", description="What the run is called; its folder is runs/NAME unless --out says otherwise.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$",
+        description="What the run is called: its folder is runs/NAME unless --out says otherwise. The recipe file's "
+        "own name, if not given.",
+    )
     seed: int = Field(0, ge=0, description="Seeds every choice that is left to chance; same seed, same bytes.")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="Share of a stage's records in quarantine at which the run stops."
@@ -58,6 +63,11 @@ class Recipe:
     settings: Settings
     uses: tuple[Use, ...]
     folders: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the recipe's `name`, or its file's."""
+        return self.settings.name or self.path.stem
 
 
 class RecipeError(Exception):

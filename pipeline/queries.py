@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import xxhash
 from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
-from pipeline.shards import MANIFEST, Manifest, read_batches, read_manifest
+from pipeline.shards import MANIFEST, Damaged, Manifest, read_batches, read_manifest
 
 SHOWN = 600
 
@@ -31,9 +32,12 @@ class QueryError(Exception):
 
 
 def manifests(out: Path) -> dict[str, Manifest]:
-    """A run's finished stages, in order, by folder name."""
+    """A run's finished stages, in order, by folder name. Raises QueryError where a manifest is damaged."""
     folders = sorted(p.parent for p in out.glob(f"*/{MANIFEST}"))
-    return {folder.name: manifest for folder in folders if (manifest := read_manifest(folder)) is not None}
+    try:
+        return {folder.name: manifest for folder in folders if (manifest := read_manifest(folder)) is not None}
+    except Damaged as damaged:
+        raise QueryError(f"{out}/{damaged}: run the recipe again to make that stage again") from None
 
 
 def _stage_folder(out: Path, stage: str) -> tuple[str, Manifest]:
@@ -56,6 +60,11 @@ def shipped_recipes() -> dict[str, Path]:
     here = Path(__file__).resolve().parent
     folders = [here / "configs", here.parent / "configs"]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def named(recipe: str, name: str) -> str:
+    """A recipe's text with another `name`, its comment gone with the old one."""
+    return re.sub(r"(?m)^name:.*$", lambda _: f"name: {json.dumps(name, ensure_ascii=False)}", recipe, count=1)
 
 
 def model_folder(run: Path) -> Path:
@@ -84,6 +93,8 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
         f"{', in one pass with the next' if r['fused'] else ''}"
         for r in rows
     ]
+    if plan.removes:
+        lines.append(f"in the way: {', '.join(plan.removes)}, finished by another recipe; only --replace removes them")
     lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {plan.out}")
     return rows, "\n".join(lines)
 

@@ -274,7 +274,7 @@ class StageRun:
     def _spec(self, step: Step, phase: Phase, out: Path, index: int, count: int, inputs: Sequence[str]) -> TaskSpec:
         return TaskSpec(
             use=self.planned.use.ref,
-            settings=self.planned.given,
+            settings=self.planned.settings,
             search=[str(folder) for folder in self.plan.recipe.folders],
             step=step.name,
             phase=phase,
@@ -293,7 +293,7 @@ class StageRun:
     def _link(self, planned: Planned) -> Link:
         return Link(
             use=planned.use.ref,
-            settings=planned.given,
+            settings=planned.settings,
             stage=planned.folder,
             root=str(self.plan.out / planned.folder),
             artifacts=self._artifacts(planned),
@@ -372,18 +372,27 @@ class StageRun:
     def _commit(self, planned: Planned, totals: _Totals, rows: Rows, fused_bytes: int | None) -> Manifest:
         manifest = Manifest(
             stage=planned.folder,
-            use=planned.use.ref,
-            version=planned.stage.version,
             gives=planned.stage.gives,
             fingerprint=planned.fingerprint,
-            settings=planned.settings,
+            identity=planned.identity,
             parent=planned.parent,
-            artifacts=dict(planned.artifact_prints),
             rows=rows,
             rules=dict(totals.rules),
             counters=dict(totals.counters),
             files=totals.files,
             fused_bytes=fused_bytes,
         )
+        if planned.repairs is not None:
+            _same_again(planned.folder, planned.repairs, manifest)
         write_json(self.plan.out / planned.folder / MANIFEST, manifest.model_dump())
         return manifest
+
+
+def _same_again(folder: str, old: Manifest, new: Manifest) -> None:
+    """Stops where a stage that was made again came out different: stages after it were made of what it was before."""
+    before, now = ({(f.name, f.sha256) for f in manifest.all_files()} for manifest in (old, new))
+    if differs := sorted({name for name, _ in before ^ now}):
+        raise RunError(
+            f"{folder}: its files were damaged, and made again they came out different: {', '.join(differs[:5])}. "
+            f"Run it and all stages after it again with --force {folder.partition('-')[2]}."
+        )

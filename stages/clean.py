@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.rows import drop_rows, text_array, with_column
-from pipeline.stage import Each, Emit, Stage, Task, each_batch
+from pipeline.stage import UNICODE, Each, Emit, Stage, Task, each_batch
 
 ROUNDS = 32
 """Rounds of ftfy's repairs after which a segment that still changes is given up; real text settles within 6."""
@@ -109,6 +109,10 @@ class Clean(Stage):
     max_blank_lines: int | None = Field(
         2, ge=0, description="Blank lines kept of a run of them; none where a document starts or ends. null: all stay."
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """ftfy, whose answers these are, and what Python knows of characters."""
+        return ("ftfy", UNICODE)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that prove lines sound and tidy them."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.rows import drop_rows
-from pipeline.stage import Each, Emit, Exchange, Stage, Step, Task
+from pipeline.stage import UNICODE, Each, Emit, Exchange, Stage, Step, Task
 from stages.kernels.arrow import text_buffers
 
 HASH = pa.schema([("key", pa.uint64()), ("low", pa.uint64()), ("ref", pa.uint64()), ("id", pa.string())])
@@ -40,6 +40,10 @@ class ExactDedup(Stage):
         description="What does not count: nothing; how much blank is where; or all but letters, marks and digits, and "
         "their case and compatible forms (NFKD). A text with no letter or digit is then compared as it is.",
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """What Python knows of characters, if texts are normalised."""
+        return () if self.normalise == "none" else (UNICODE,)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that normalise, if it does."""

@@ -12,10 +12,10 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.rows import DOCUMENT, PAYLOAD, with_field
 from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
@@ -100,6 +100,22 @@ class Ingest(FieldMap, Stage):
         128 << 20, gt=0, description="A larger file is cut where its format allows: plain JSONL, text lines, Parquet."
     )
 
+    @model_validator(mode="after")
+    def _inherit(self) -> Self:
+        """Gives every input all fields, its own or the stage's: a recipe's settings, written and read again, are the
+        same."""
+        shared = {name: getattr(self, name) for name in FieldMap.model_fields}
+        inputs = tuple(
+            entry.model_copy(update={name: v for name, v in shared.items() if name not in entry.model_fields_set})
+            for entry in self.inputs
+        )
+        object.__setattr__(self, "inputs", inputs)  # the model is frozen for everyone else
+        return self
+
+    def libraries(self) -> tuple[str, ...]:
+        """FastWARC parses the headers of web archives."""
+        return ("FastWARC",) if any(entry.form(entry.path) in (*WEB, None) for entry in self.inputs) else ()
+
     def steps(self) -> tuple[Step, ...]:
         """One pass over the sources."""
         return (Each("read", self._read, self._schema(), reads=SOURCES),)
@@ -163,14 +179,13 @@ class Ingest(FieldMap, Stage):
         for field in (text, "id_field"):
             wanted = self._setting(k, field)
             if columns is not None and wanted is not None and wanted not in columns:
-                own = field in self.inputs[k].model_fields_set
+                own = wanted != getattr(self, field)
                 message = f"{path.name} has no column {wanted!r}, but: {', '.join(columns)}"
                 yield Problem(("inputs", k, field) if own else (field,), message[:500])
 
     def _setting(self, k: int, name: str) -> Any:
-        """A field of `FieldMap` for input k: its own where it sets one, else the stage's."""
-        entry = self.inputs[k]
-        return getattr(entry if name in entry.model_fields_set else self, name)
+        """A field of `FieldMap` for input k."""
+        return getattr(self.inputs[k], name)
 
     def _fields(self, k: int, form: str) -> Fields:
         own = {name: self._setting(k, name) for name in FieldMap.model_fields}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pipeline.rows import drop_rows, with_column, with_field
-from pipeline.stage import Each, Emit, Exchange, Fold, Stage, Step, Task
+from pipeline.stage import UNICODE, Each, Emit, Exchange, Fold, Stage, Step, Task
 from stages.kernels.arrow import read_only, text_buffers
 from stages.near_dedup_verify import CANDIDATE, DECISION, decide
 
@@ -72,6 +72,10 @@ class NearDedup(Stage):
         if self.bands and self.rows:
             return self.bands, self.rows
         return PRESETS[self.preset] if self.preset else optimal_banding(self.similarity, self.hashes)
+
+    def libraries(self) -> tuple[str, ...]:
+        """What Python knows of characters."""
+        return (UNICODE,)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that sign and cluster, and those that verify, if it does."""

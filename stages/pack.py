@@ -67,6 +67,10 @@ class Pack(Stage):
         0.005, ge=0, lt=1, description="Share of documents held out, by the hash of their id, whatever the seed."
     )
 
+    def libraries(self) -> tuple[str, ...]:
+        """`tokenizers`, whose ids these are whoever encodes."""
+        return ("tokenizers",)
+
     def kernels(self) -> tuple[str, ...]:
         """Those that pack."""
         return ("stages.kernels.pack",)

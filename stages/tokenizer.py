@@ -94,6 +94,10 @@ class Tokenizer(Stage):
             splitter(pattern)
         return pattern
 
+    def libraries(self) -> tuple[str, ...]:
+        """`tokenizers`, whose merges these are."""
+        return ("tokenizers",)
+
     def kernels(self) -> tuple[str, ...]:
         """Those that count words and merge, and those that split text, unless the only pattern is the user's own."""
         names = ["word_counts", "bpe", *(["pretokens"] if self.pattern in PATTERNS or self.compare_gpt2 else [])]

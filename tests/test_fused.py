@@ -159,7 +159,7 @@ def test_a_setting_changed_later_runs_the_pass_again_and_kept_shards_are_used(tm
     changed = load_recipe(_written(tmp_path, RECIPE.replace("clean", "clean\n    unicode: NFKC")))
     plan = make_plan(changed, tmp_path / "out")
     assert [p.why is None for p in plan.stages] == [True, True, False, False]
-    execute(plan, Here(), lambda _: None)
+    execute(plan, Here(), lambda _: None, replace=True)
     assert list((tmp_path / "out/01-ingest").glob("part-*")), "what is done is not done again"
 
 

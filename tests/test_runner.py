@@ -243,7 +243,7 @@ def test_a_document_that_breaks_a_stage_is_quarantined_alone(cli: Cli, tmp_path:
     )
     done = cli("run", recipe)
     assert done.returncode == 0, done.stderr
-    rows = pq.read_table(tmp_path / "runs/run/02-mumble/quarantine/part-00000.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "runs/mumble/02-mumble/quarantine/part-00000.parquet").to_pylist()
     assert len(rows) == len(range(0, 200, 7))
     assert {row["reason"] for row in rows} == {"stage_error"}
     assert "cannot bear LOUD" in rows[0]["detail"]
