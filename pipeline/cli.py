@@ -186,16 +186,20 @@ def sample(
     stage: StageArg,
     n: CountOpt = 5,
     dropped: Annotated[bool, typer.Option("--dropped", help="From what the stage dropped.")] = False,
-    rule: Annotated[str | None, typer.Option("--rule", help="Only drops that broke this rule.")] = None,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="From the stage's bad records.")] = False,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="Only drops that broke this rule, or bad records of this reason.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
     json_: JsonOpt = False,
 ) -> None:
     """Show a repeatable sample of a stage. Example: gristmill sample runs/quickstart quality --dropped --rule
-    fineweb_short_line."""
+    fineweb_short_lines."""
     from pipeline.queries import render_rows, sample_rows
 
     with guard(as_json=json_):
-        rows = sample_rows(run, stage, n, dropped=dropped or rule is not None, rule=rule, seed=seed)
+        stream = "quarantine" if quarantined else "drops" if dropped or rule is not None else "rows"
+        rows = sample_rows(run, stage, n, stream=stream, rule=rule, seed=seed)
         answer(rows, as_json=json_, text=render_rows(rows))
 
 
@@ -207,7 +211,7 @@ def explain(
 ) -> None:
     """Tell a document's whole way: every stage it passed and why it ended. Example: gristmill explain
     runs/quickstart ID."""
-    from pipeline.queries import explain_document, render_explanation
+    from pipeline.explain import explain_document, render_explanation
 
     with guard(as_json=json_):
         steps = explain_document(run, document)

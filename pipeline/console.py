@@ -6,7 +6,6 @@ again to resume. Everything but typer is imported where it is used: `gristmill -
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipeline.terminal import as_json as to_json
+from pipeline.terminal import printable
 
 RecipeArg = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as given to --out or runs/NAME.")]
@@ -36,13 +38,13 @@ CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
 
 def say(*words: object) -> None:
-    """Words for people."""
-    typer.echo(" ".join(map(str, words)), err=True)
+    """Words for people. Names and messages in them are hostile: nothing in them steers the terminal."""
+    typer.echo(printable(" ".join(map(str, words))), err=True)
 
 
 def answer(value: Any, *, as_json: bool, text: str | None = None) -> None:
-    """Data: JSON where asked for, else text."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text if text is not None else str(value))
+    """Data: JSON where asked for, else text, escaped."""
+    typer.echo(to_json(value) if as_json else printable(text if text is not None else str(value)))
 
 
 @contextmanager

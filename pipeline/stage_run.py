@@ -23,6 +23,7 @@ from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.plan import Plan, Planned
+from pipeline.quarantine import faults
 from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, temporary_name, write_json
 from pipeline.shuffle import cut
 from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Source, Step
@@ -359,10 +360,11 @@ class StageRun:
         if not rows.balanced:
             raise RunError(f"{name}: the books do not balance: {rows}; this is a fault of the stage")
         if rows.read and rows.quarantined / rows.read > limit:
+            bad = faults(self.plan.out / name, [file.name for file in totals.files.get("quarantine", [])])
             raise RunError(
                 f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), "
-                f"over max_bad {limit:.2%}. Look at {self.plan.out / name / 'quarantine'}, mend the input or raise "
-                "max_bad, and run again."
+                f"over max_bad {limit:.2%}: {bad.line()}. See more with `gristmill sample {self.plan.out} {name} "
+                "--quarantined`; mend the input or raise max_bad, and run again."
             )
         if not rows.kept:
             worst = ", ".join(f"{rule} {n:,}" for rule, n in totals.rules.most_common(3)) or "no records at all"

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.queries import QueryError, printable
+from pipeline.queries import QueryError
 from pipeline.shards import MANIFEST, RUN, Damaged, Manifest, count_rows, read_manifest, sha256_file
+from pipeline.terminal import printable
 
 MASK = (1 << 128) - 1
 LOST = "the documents that came in are not those kept, dropped and quarantined"

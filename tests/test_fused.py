@@ -17,7 +17,8 @@ from pipeline.engines import Report, fused, work
 from pipeline.engines.streams import BooksError
 from pipeline.engines.work import TaskResult, TaskSpec, run_task
 from pipeline.plan import ALONE_BYTES, make_plan
-from pipeline.queries import QueryError, explain_document, first_rows, plan_table, sample_rows
+from pipeline.explain import explain_document
+from pipeline.queries import QueryError, first_rows, plan_table, sample_rows
 from pipeline.runner import execute
 from pipeline.stage_run import RunError
 from pipeline.verify import verify_run
@@ -190,7 +191,7 @@ def test_what_needs_rows_says_that_they_were_fused_away(tmp_path: Path) -> None:
     for ask, stage in ((sample_rows, "no_shouting"), (first_rows, "ingest")):
         with pytest.raises(QueryError, match=f"{stage} was fused into the stage after it and wrote no rows"):
             ask(tmp_path / "thin", stage, 3)
-    assert len(sample_rows(tmp_path / "thin", "no_shouting", 3, dropped=True)) == 3
+    assert len(sample_rows(tmp_path / "thin", "no_shouting", 3, stream="drops")) == 3
 
 
 @pytest.mark.parametrize("what", ["a drop", "a number"])
