@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Row, arguments, documents, megabytes, show
 from benchmarks.scaling import stream
 from pipeline.engines.processes import ONE_THREAD
-from stages.encoder import byte_alphabet, token_bytes
+from stages.byte_level import byte_alphabet, token_bytes
 from stages.tokenizer_bpe import build, learn
 from stages.tokenizer_words import WordTable
 

@@ -152,13 +152,18 @@ def _artifacts(recipe: Recipe, before: list[Planned], stage: Stage) -> tuple[dic
             paths[name], prints[name] = maker.folder, maker.fingerprint
             continue
         path = resolve(str(given), recipe.folders)
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        files = [path, *_beside(path)] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         if not files:
             raise RecipeError([f"{recipe.path}: `{name}: {given}`: no such file or folder"])
         paths[name] = str(path.resolve())
         digests = [(f.name, sha256_file(f)) for f in files if f.suffix in (".json", ".tiktoken")] or str(path)
         prints[name] = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
     return paths, prints
+
+
+def _beside(path: Path) -> list[Path]:
+    """What is read together with a file: a tokenizer's configs beside its tokenizer.json."""
+    return sorted(other for other in path.parent.glob("*token*.json") if other != path and other.is_file())
 
 
 def _code(use: Use) -> str | None:

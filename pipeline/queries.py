@@ -119,12 +119,13 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def highlights(out: Path) -> dict[str, str]:
-    """What stages have to say for themselves: the `highlights.json` of their folders, label → text, escaped."""
+    """What stages have to say for themselves: the `highlights.json` of their folders and of the steps that they keep,
+    label → text, escaped."""
     told: dict[str, str] = {}
     for name in manifests(out):
-        path = out / name / "highlights.json"
-        if path.exists():
-            told |= {f"{name}: {label}": printable(text) for label, text in json.loads(path.read_text("utf-8")).items()}
+        for path in (out / name / "highlights.json", *sorted((out / name).glob("*/highlights.json"))):
+            notes = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+            told |= {f"{name}: {label}": printable(text) for label, text in notes.items()}
     return told
 
 
