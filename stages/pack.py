@@ -245,12 +245,13 @@ def _unfit(batch: pa.RecordBatch, refused: Mapping[int, str], task: Task) -> pa.
 
 
 def _watched(batches: Iterator[pa.RecordBatch], again: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """A partition's documents as they come, in order of their keys. again: counts those with the id before them."""
-    last = None
+    """A partition's documents as they come, in order of their keys. again: counts those with the key of the one before:
+    they have its id, in another shard (within one, `Draws` gives them other keys and counts them)."""
+    last = np.empty(0, np.uint64)
     for batch in batches:
-        ids = batch["id"].to_pylist()
-        again["repeated_ids"] += sum(one == other for one, other in zip([last, *ids], ids, strict=False))
-        last = ids[-1] if ids else last
+        keys = np.concatenate([last, batch["key"].to_numpy()])
+        again["repeated_ids"] += int((keys[1:] == keys[:-1]).sum())
+        last = keys[-1:]
         yield batch
 
 

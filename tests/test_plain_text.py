@@ -43,7 +43,7 @@ def word_level() -> Tokenizer:
 def word_piece() -> Tokenizer:
     """Pieces of words between blanks, so that a special token can be one."""
     words = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), "mill", "##er"]
-    tokenizer = Tokenizer(models.WordPiece({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordPiece({word: k for k, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106 - no password
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
 
@@ -66,7 +66,7 @@ def sentence_piece() -> Tokenizer:
     tokens = [*SPECIAL, "q", *(f"<0x{byte:02X}>" for byte in range(256)), *LETTERS.replace("q", ""), "th", "he"]
     merges = [("t", "h"), ("h", "e"), ("th", "e")]
     vocabulary = {token: k for k, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106 - no password
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.add_special_tokens(["q"])
     return tokenizer
@@ -102,7 +102,9 @@ def forbidden(encoder: Encoder) -> set[int]:
     return {number for number, token in added if token.special and token.content != "<unk>"}
 
 
-PARTS = st.sampled_from([*SPECIAL, " ", " ", "<", "the", "there", "grain", "<think>", "mill", "er", "q", "é", "磨", "a"])
+PARTS = st.sampled_from(
+    [*SPECIAL, " ", " ", "<", "the", "there", "grain", "<think>", "mill", "er", "q", "é", "磨", "a"]
+)
 
 
 @given(texts=st.lists(st.lists(PARTS, max_size=8).map("".join), max_size=4))

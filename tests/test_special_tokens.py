@@ -93,7 +93,11 @@ def test_settings_name_roles_and_take_them_away(tmp_path: Path) -> None:
     recipe = {"bos": ("<s>", "the recipe"), "eos": ("</s>", "the recipe"), "pad": ("<unk>", "the recipe")}
     assert found(folder, bos="<s>", eos="</s>", pad="<unk>") == recipe
     assert found(folder, bos=False, eos="</s>")["bos"] is None
-    assert found(folder, bos=False, eos=False, pad="<pad>") == {"bos": None, "eos": None, "pad": ("<pad>", "the recipe")}
+    assert found(folder, bos=False, eos=False, pad="<pad>") == {
+        "bos": None,
+        "eos": None,
+        "pad": ("<pad>", "the recipe"),
+    }
     with pytest.raises(ValueError, match="no padding token"):
         found(folder, bos=False, eos=False)
     with pytest.raises(ValueError, match=r"no token '<end>', which the recipe names as `eos`.*'</s>'"):

@@ -13,6 +13,7 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.rows import DOCUMENT
 from pipeline.stage import Each, Task
@@ -277,3 +278,63 @@ def test_without_tiktoken_the_trial_says_so(trained: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     texts = pa.chunked_array([pa.array(TEXTS, pa.large_string())])
     assert try_files(trained, texts) == {"tried": len(TEXTS), "tiktoken_tried": 0, "tiktoken_differs": 0}
+
+
+@pytest.mark.parametrize(
+    ("specials", "message"),
+    [
+        (("<|bos|>", "<|eos|>", ""), "is empty"),
+        (("<|bos|>", "<|eos|>", "<|bos|>"), "comes twice"),
+        (("<|bos|>", "<|eos|>", "a"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "Ġ"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "磨"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "the"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "Ġthe"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "磨坊"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "\n\n"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "###"), "is a word of the pattern"),
+    ],
+)
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_special_tokens_that_text_could_spell_are_refused(
+    specials: tuple[str, ...], message: str, pattern: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Tokenizer(pattern=pattern, special_tokens=specials)
+
+
+@pytest.mark.parametrize("pattern", [*sorted(PATTERNS), r"\S+|\s+"])
+def test_common_special_tokens_are_taken(pattern: str) -> None:
+    for specials in (("<s>", "</s>", "<pad>", "<unk>"), ("[BOS]", "[EOS]", "[PAD]"), ("<｜b▁of▁s｜>", "<e:d>", "<p>")):
+        assert Tokenizer(pattern=pattern, special_tokens=specials).special_tokens == specials
+
+
+def test_a_vocabulary_without_room_for_its_special_tokens_is_refused() -> None:
+    specials = tuple(f"<|{k}|>" for k in range(60))
+    with pytest.raises(ValidationError, match="give 316 or more"):
+        Tokenizer(vocab_size=300, special_tokens=specials)
+    assert Tokenizer(vocab_size=316, special_tokens=specials).vocab_size == 316
+
+
+def test_a_pattern_of_ones_own_never_merges_a_special_token(tmp_path: Path) -> None:
+    texts = ["<|eos|>", "<|eos|>more", "more"] * 20
+    rows = [{"id": f"d{k}", "text": text, "source": f"a:{k}", "lang": None} for k, text in enumerate(texts)]
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+    run(Tokenizer(pattern=r"\S+|\s+", vocab_size=300, compare_gpt2=False), [[batch]], tmp_path)
+    encoder = Encoder(tmp_path / "tokenizer")
+    vocabulary = encoder.exact.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert [vocabulary[token] for token in SPECIALS] == [len(vocabulary) - 3 + k for k in range(3)]
+    ids, _ = encoder.encode(pa.array(["<|eos|>"], pa.large_string()))
+    assert max(ids) < len(vocabulary) - 3
+    assert encoder.exact.decode(ids.tolist()) == "<|eos|>"
+
+
+def test_documents_whose_end_is_not_sampled_are_counted(tmp_path: Path) -> None:
+    step = Tokenizer().steps()[0]
+    texts = ["x" * (CLIP + 1), "x" * CLIP, "磨" * CLIP, "磨" * (CLIP + 1)]
+    rows = [{"id": f"d{k}", "text": text, "source": f"a:{k}", "lang": None} for k, text in enumerate(texts)]
+    emits = list(
+        step.map(iter([pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)]), Task("t", 0, 0, 1, tmp_path, tmp_path))
+    )
+    assert sum(emit.counters["clipped_documents"] for emit in emits) == 2
