@@ -79,7 +79,9 @@ def test_pack_counts_an_id_that_comes_again_in_another_shard(folder: Path) -> No
     emits = packing(Pack(sequence_length=64, validation=0), [documents(40, 40)], folder)
     assert totals(emits)["repeated_ids"] == 0
     step = Pack(sequence_length=64, validation=0).steps()[-1]
-    rows = [{"key": 5, "ref": k, "id": f"id{k // 2}", "source": "a", "held": False, "tokens": [1]} for k in range(6)]
+    rows = [
+        {"key": k // 2, "ref": k, "id": f"id{k // 2}", "source": "a", "held": False, "tokens": [1]} for k in range(6)
+    ]
     table = pa.Table.from_pylist(rows, step.scattered)
     emits = list(step.gather(iter(table.to_batches(max_chunksize=2)), task_in(folder)))
     assert totals(emits)["repeated_ids"] == 3
