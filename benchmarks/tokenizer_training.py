@@ -3,9 +3,10 @@
 Ours counts and merges with the settings that a recipe's `tokenizer` has by default, but for gpt2's pattern, the only
 one that gigatoken's trainer has. All learn from the same documents, in turn, on one core, in the project's own Python,
 which has both peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges
-pairs met once too, so of its merges the first ones are compared. A smaller and a larger vocabulary are learnt beside Hugging Face's
-trainer alone, since gigatoken takes minutes for the larger; twice and twenty times as much English beside gigatoken
-alone. Where there is not enough of it, it comes again with its vowels moved on by one, so that its words are others.
+pairs met once too, so of its merges the first ones are compared. A smaller and a larger vocabulary are learnt beside
+Hugging Face's trainer alone, since gigatoken takes minutes for the larger; twice and twenty times as much English
+beside gigatoken alone. Where there is not enough of it, it comes again with its vowels moved on by one, so that its
+words are others.
 """
 
 from __future__ import annotations
