@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,13 @@ class Digests:
         return digest.hexdigest()
 
     def of_artifact(self, path: Path) -> str | None:
-        """One digest of a file, or of all files beneath a folder but hidden ones; None where there are none."""
-        files: Iterable[Path] = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        named = [(file.relative_to(path).as_posix() if path.is_dir() else "", file) for file in files]
+        """One digest of a file, with a tokenizer's configs beside it, or of all files beneath a folder but hidden ones;
+        None where there are none."""
+        if not path.exists():
+            return None
+        found = path.rglob("*") if path.is_dir() else [path, *path.parent.glob("*token*.json")]
+        files = sorted({file for file in found if file.is_file()})
+        named = [(file.relative_to(path if path.is_dir() else path.parent).as_posix(), file) for file in files]
         shown = [(name, self.of(file)) for name, file in named if not name.startswith((".", "_"))]
         return hashlib.sha256(json.dumps(shown).encode()).hexdigest() if shown else None
 

@@ -164,7 +164,7 @@ def tokens_line(counters: Mapping[str, int]) -> str:
     """Tokens, rows and padding of packed rows in words, by their counters; empty for another stage's counters."""
     if "tokens_packed" not in counters:
         return ""
-    names = ("tokens_packed", "rows", "padding")
+    names = ("tokens_packed", "rows", "padding_tokens")
     tokens, rows, padding = (counters.get(n, 0) + counters.get(f"{n}_validation", 0) for n in names)
     held = counters.get("tokens_packed_validation", 0)
     return (
@@ -174,13 +174,14 @@ def tokens_line(counters: Mapping[str, int]) -> str:
 
 
 def highlights(out: Path) -> dict[str, str]:
-    """What stages have to say for themselves: the `highlights.json` of their folders, label → text, escaped. Raises
-    QueryError where such a file is damaged."""
+    """What stages have to say for themselves: the `highlights.json` of their folders and of the steps that they keep,
+    label → text, escaped. Raises QueryError where such a file is damaged."""
     told: dict[str, str] = {}
-    for path in (out / name / "highlights.json" for name in manifests(out)):
+    paths = [(name, p) for name in manifests(out) for p in sorted((out / name).rglob("highlights.json"))]
+    for name, path in paths:
         try:
-            notes = json.loads(path.read_text("utf-8")) if path.exists() else {}
-            told |= {f"{path.parent.name}: {label}": printable(str(text)) for label, text in notes.items()}
+            notes = json.loads(path.read_text("utf-8"))
+            told |= {f"{name}: {label}": printable(str(text)) for label, text in notes.items()}
         except (OSError, ValueError, RecursionError, AttributeError):
             raise QueryError(f"{path} is damaged: remove it, and run the recipe again to make it again") from None
     return told

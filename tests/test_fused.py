@@ -16,8 +16,8 @@ from pipeline.config import load_recipe
 from pipeline.engines import Report, fused, work
 from pipeline.engines.streams import BooksError
 from pipeline.engines.work import TaskResult, TaskSpec, run_task
-from pipeline.plan import ALONE_BYTES, make_plan
 from pipeline.explain import explain_document
+from pipeline.plan import ALONE_BYTES, make_plan
 from pipeline.queries import QueryError, first_rows, plan_table, sample_rows
 from pipeline.runner import execute
 from pipeline.stage_run import RunError

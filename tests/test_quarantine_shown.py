@@ -14,7 +14,7 @@ RECIPE = "stages:\n  - use: ingest\n    inputs: [in]\n    {more}\n  - use: clean
 def stopped(tmp_path: Path, cli: Cli) -> str:
     """A run that is stopped, since most of its records have no text; what it said."""
     (tmp_path / "in").mkdir()
-    lines = [{"id": f"d{k}", "content" if k else "text": f"some text"} for k in range(5)]
+    lines = [{"id": f"d{k}", "content" if k else "text": "some text"} for k in range(5)]
     (tmp_path / "in/a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "r.yaml").write_text(RECIPE.format(more="id_field: id"))
     done = cli("run", "r.yaml", "--workers", 1)

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one recipe: nothing finished goes unasked, what is lost is made anew, no link is followed."""
+"""A run's folder belongs to one recipe: nothing goes unasked, what is lost is made anew, no link is followed."""
 
 import shutil
 from pathlib import Path

@@ -71,11 +71,13 @@ def evaluate(model_folder: Path, files: Sequence[Path], weights: Weights = "fp32
     """Scores a model on files of questions: numbers by file name. Raises ValueError for a line that is no question."""
     model, config = ready(model_folder, weights)
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
-    bos, longest = config["bos_token_id"], config["max_position_embeddings"]
+    bos, eos, longest = (config[name] for name in ("bos_token_id", "eos_token_id", "max_position_embeddings"))
     found = {}
     for file in files:
         questions = read_questions(file)
-        pairs = [encode_pair(tokenizer, *pair, bos, longest) for question in questions for pair in question.pairs()]
+        texts = [pair for question in questions for pair in question.pairs()]
+        begins = [eos if bos is None and not context.rstrip() else bos for context, _ in texts]
+        pairs = [encode_pair(tokenizer, *pair, begin, longest) for pair, begin in zip(texts, begins, strict=True)]
         found[file.name] = score(questions, likelihoods(model, pairs))
     return found
 
@@ -102,9 +104,12 @@ def read_questions(file: Path) -> list[Choices] | list[Cloze]:
     return found
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, bos: int, longest: int) -> tuple[list[int], int]:
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str, bos: int | None, longest: int
+) -> tuple[list[int], int]:
     """(ids, how many at their end are the continuation's): BOS, then both as one text, cut on the left to `longest`.
 
+    bos: None where documents began without one; an empty context is then the end token (lm_eval, prefix_token_id).
     Blanks at the context's end count to the continuation, whose tokens are those after the context's own (lm_eval,
     api/model.py, TemplateLM._encode_pair).
     """
@@ -112,7 +117,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, bos: int,
     whole = tokenizer.encode(context + continuation, add_special_tokens=False).ids
     own = min(len(tokenizer.encode(bare, add_special_tokens=False).ids), len(whole) - 1)
     answer = len(whole) - own
-    ids = [bos, *whole][-longest:]
+    ids = [*([] if bos is None else [bos]), *whole][-longest:]
     return ids, min(answer, len(ids) - 1)
 
 

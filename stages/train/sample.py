@@ -111,9 +111,12 @@ def continue_all(
         last = cache.read(torch.tensor(drawn, device=device)[:, None], (lengths + turn)[:, None].to(device))[:, 0]
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str, bos: int, limit: int) -> list[int]:
-    """The beginning token and the last tokens of a prompt, `limit` in all at most."""
-    return [bos, *tokenizer.encode(prompt, add_special_tokens=False).ids[1 - limit :]]
+def prompt_ids(tokenizer: Tokenizer, prompt: str, bos: int | None, limit: int) -> list[int]:
+    """The beginning token, if documents have one, and the last tokens of a prompt, `limit` in all at most."""
+    ids = [*([] if bos is None else [bos]), *tokenizer.encode(prompt, add_special_tokens=False).ids[1 - limit :]]
+    if not ids:
+        raise ValueError("an empty prompt cannot be continued: documents were packed without a beginning token")
+    return ids
 
 
 def text_of(tokens: Iterable[int], spelt: Sequence[bytes]) -> Iterator[str]:
