@@ -203,9 +203,10 @@ class Ingest(FieldMap, Stage):
         if form == "parquet":
             parts = tables.read_parquet(source, fields, self._limits())
         elif Path(source.path).is_file():
-            parts = tables.read_saved(source.path)
+            parts = tables.read_saved(source.path, fields, self._limits())
         else:
-            parts = tables.read_dataset(source.path or entry.path, entry.config, entry.split, entry.revision)
+            name, about = source.path or entry.path, (entry.config, entry.split, entry.revision)
+            parts = tables.read_dataset(name, *about, fields, self._limits())
         yield from Columns(Names(source.name), fields, task, self._schema()).gather(parts)
         yield Emit(counters={"bytes_read": source.size})
 
