@@ -81,6 +81,7 @@ class Ingest(FieldMap, Stage):
     skipped_* (parts of a WARC that are no documents).
     """
 
+    version: ClassVar[int] = 2
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
 
     inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(
@@ -157,14 +158,15 @@ class Ingest(FieldMap, Stage):
             yield from self._check_fields(k, next(path for path in files if path.stat().st_size))
 
     def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
-        """Problems of fields that the input's first file has not, where its columns can be told."""
+        """Problems of fields that the input's first file has not, or more than once, where its columns can be told."""
         columns = _columns(path, str(self.inputs[k].form(path.name)))
         text = "html_field" if self._setting(k, "html_field") else "text_field"
         for field in (text, "id_field"):
             wanted = self._setting(k, field)
-            if columns is not None and wanted is not None and wanted not in columns:
+            if columns is not None and wanted is not None and (number := columns.count(wanted)) != 1:
                 own = field in self.inputs[k].model_fields_set
-                message = f"{path.name} has no column {wanted!r}, but: {', '.join(columns)}"
+                what = f"{number} columns {wanted!r} among" if number else f"no column {wanted!r}, but"
+                message = f"{path.name} has {what}: {', '.join(columns)}"
                 yield Problem(("inputs", k, field) if own else (field,), message[:500])
 
     def _setting(self, k: int, name: str) -> Any:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from pipeline.rows import PAYLOAD, quarantine_rows
 from pipeline.stage import Emit, Task
+from stages.readers.layouts import is_text, opened, row_sizes
 from stages.readers.records import HEAD
 from stages.readers.rows import BATCH_ROWS, Fields, Names, UnfitError, decoded, to_json
 from stages.readers.tables import Lost, Part
-from stages.readers.values import UNFIT, careful, is_text, objects, opened, repeated, row_sizes
+from stages.readers.values import UNFIT, careful, objects, repeated
 
 LOST_ROWS = 1 << 20
 """Rows of one fault that are quarantined one by one; a footer may claim any number."""
@@ -59,7 +60,7 @@ class Columns:
 
     def _bad(self, rows: list[tuple[int, str, str, bytes]]) -> Emit:
         prefix, name = self.names.prefix, self.names.name
-        bad = [(f"{prefix}{position}", f"{name}:{position}", *rest) for position, *rest in rows]
+        bad = [(f"{prefix}{row[0]}", f"{name}:{row[0]}", *row[1:]) for row in rows]
         return Emit(quarantine=quarantine_rows(bad, self.task), counters={"records": len(rows)})
 
     def _safely(self, first: int, batch: pa.RecordBatch) -> list[Emit]:

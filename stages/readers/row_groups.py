@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from stages.readers.rows import BATCH_BYTES, BATCH_ROWS
 
-DECODED_BYTES = 64 << 20
+DECODED_BYTES = 32 << 20
 """Bytes that one batch decodes to at most, where its rows are not longer; most batches are of `BATCH_BYTES`."""
 
 WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}

@@ -94,7 +94,7 @@ class _Batch:
     texts: list[bytes] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     urls: list[bytes | None] = field(default_factory=list)
-    metas: list[str | None] = field(default_factory=list)
+    metas: list[bytes | None] = field(default_factory=list)
     payloads: list[bytes | None] = field(default_factory=list)
     bad: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     passed: dict[str, int] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Rows:
                 raise UnfitError("lone_surrogate", HALF_PAIR) from error
             return SURROGATE.sub("\ufffd", text).encode()
 
-    def _meta(self, values: dict[str, Any]) -> str | None:
+    def _meta(self, values: dict[str, Any]) -> bytes | None:
         wanted = self.fields.meta
         if wanted is None:
             meta = {key: value for key, value in values.items() if key not in self._used}
@@ -188,7 +188,7 @@ class Rows:
             meta = {key: values[key] for key in wanted if key in values}
         if self.fields.licence is not None:
             meta.setdefault("licence", self.fields.licence)
-        return to_json(meta) if meta else None
+        return to_json(meta, self.fields.replace).encode() if meta else None
 
     def _emit(self) -> Emit:
         batch, self._batch = self._batch, _Batch()
@@ -208,20 +208,21 @@ class Rows:
         return Emit(rows=rows, quarantine=bad, counters={"records": n + len(batch.bad), **batch.passed})
 
 
-def to_json(value: object) -> str:
+def to_json(value: object, replace: bool = False) -> str:
     """JSON text of what JSON knows: dicts of strings, lists, strings, numbers (not NaN), truth values, None.
 
-    Raises `UnfitError` for half a surrogate pair, for over `DEPTH` levels, and for values of any other type.
+    Raises `UnfitError` for half a surrogate pair (U+FFFD, if `replace`), for over `DEPTH` levels, and for values of any
+    other type.
     """
     import orjson
 
     try:
         return orjson.dumps(value).decode()
     except TypeError as error:  # an integer beyond 64 bits is one of its reasons
-        return _exact_json(value, error)
+        return _exact_json(value, replace, error)
 
 
-def _exact_json(value: object, fault: Exception) -> str:
+def _exact_json(value: object, replace: bool, fault: Exception) -> str:
     """What `to_json` gives where orjson cannot: slower, with integers of any size."""
     if too_deep(value):
         raise UnfitError("nested_too_deep", f"over {DEPTH} levels") from fault
@@ -229,9 +230,9 @@ def _exact_json(value: object, fault: Exception) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise UnfitError("no_json_form", str(error)[:500]) from error
-    if SURROGATE.search(text):
+    if not replace and SURROGATE.search(text):
         raise UnfitError("lone_surrogate", HALF_PAIR) from fault
-    return text
+    return SURROGATE.sub("\ufffd", text)
 
 
 def too_deep(value: object) -> bool:

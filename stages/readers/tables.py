@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.stage import Source
+from stages.readers.layouts import opened, row_sizes
 from stages.readers.row_groups import Plan, plan
 from stages.readers.rows import BATCH_BYTES, Fields
 from stages.readers.streams import RATIO_FROM, Broken, Limits
-from stages.readers.values import opened, row_sizes
 
 ROWS = 1000
 """Rows of one batch of a `datasets` source."""
@@ -105,13 +105,19 @@ def _joined(batches: Iterable[pa.RecordBatch], how: Plan) -> Iterator[pa.RecordB
         return
     held: list[pa.RecordBatch] = []
     for batch in batches:
-        plain = [opened(column) for column in batch.columns]
-        held.append(pa.RecordBatch.from_arrays(plain, names=batch.schema.names))
-        if sum(map(len, held)) + how.step > how.rows or sum(part.nbytes for part in held) >= BATCH_BYTES:
-            yield pa.concat_batches(held) if len(held) > 1 else held[0]
+        columns = [opened(column) for column in batch.columns]
+        plain = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        rows, size = sum(map(len, held)) + len(plain), sum(part.nbytes for part in held) + plain.nbytes
+        if held and (rows > how.rows or size > BATCH_BYTES):
+            yield _one(held)
             held = []
+        held.append(plain)
     if held:
-        yield pa.concat_batches(held)
+        yield _one(held)
+
+
+def _one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.concat_batches(batches) if len(batches) > 1 else batches[0]
 
 
 class _Pieces:

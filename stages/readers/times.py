@@ -41,7 +41,7 @@ def texts(array: pa.Array) -> list[str]:
     if pa.types.is_time(kind):
         digits = DIGITS[kind.unit]
         values = _stored(array).tolist()
-        return [("-" if v < 0 else "") + _clock(*divmod(abs(v), 10**digits), digits) for v in values]
+        return ["-" * (v < 0) + _clock(abs(v) // 10**digits, abs(v) % 10**digits, digits) for v in values]
     if pa.types.is_duration(kind):
         return [_seconds(value, DIGITS[kind.unit]) for value in _stored(array).tolist()]
     if pa.types.is_interval(kind):
@@ -52,7 +52,8 @@ def texts(array: pa.Array) -> list[str]:
 def _stored(array: pa.Array) -> Integers:
     """The integers behind an array, 0 where it is null."""
     wide = pa.int32() if array.type.bit_width == 32 else pa.int64()
-    return array.view(wide).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    found: Integers = array.view(wide).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found
 
 
 def _timestamps(values: Integers, digits: int, zone: str | None) -> list[str]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from stages.readers import times
+from stages.readers.layouts import choices, elements, is_nested, is_string, is_text, opened
 from stages.readers.rows import DEPTH, UnfitError, decoded
 
 TEXT = pa.large_string()
@@ -27,21 +26,7 @@ NOT_PLAIN = r'["\\\x00-\x1f]'
 UNFIT = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, pa.ArrowException)
 """What a library raises for a value that it has no form for. The machine's MemoryError is none: it is raised first."""
 
-NUMBER_BYTES = 24
-"""Bytes of a number, time or truth value in JSON, at most or nearly."""
-
 is_ = pa.types
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether values of a type are strings of characters or bytes, of any layout but a fixed width."""
-    binary = is_.is_binary(kind) or is_.is_large_binary(kind) or is_.is_binary_view(kind)
-    return bool(binary or is_string(kind))
-
-
-def is_string(kind: pa.DataType) -> bool:
-    """Whether values of a type are strings of characters."""
-    return bool(is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind))
 
 
 def distinct(names: Iterable[str]) -> list[str]:
@@ -88,7 +73,7 @@ def texts(array: pa.Array, replace: bool = False, depth: int = 0) -> pa.Array:
     if depth > DEPTH:
         raise UnfitError("nested_too_deep", f"over {DEPTH} levels")
     if is_.is_union(kind):
-        children, places = _choices(array)
+        children, places = choices(array)
         return pa.concat_arrays([texts(child, replace, depth + 1) for child in children]).take(pa.array(places))
     if array.null_count == len(array):
         return repeated("null", len(array))
@@ -97,8 +82,8 @@ def texts(array: pa.Array, replace: bool = False, depth: int = 0) -> pa.Array:
     if is_.is_struct(kind):
         found = [texts(array.field(k), replace, depth + 1) for k in range(kind.num_fields)]
         whole = objects([field.name for field in kind], found) if found else repeated("{}", len(array))
-    elif _is_nested(kind):
-        offsets, *columns = _elements(array)
+    elif is_nested(kind):
+        offsets, *columns = elements(array)
         found = [texts(column, replace, depth + 1) for column in columns]
         inner = found[0] if len(found) == 1 else _joined(_wide("["), found[0], _wide(","), found[1], _wide("]"))
         lists = pa.LargeListArray.from_arrays(pa.array(offsets), inner)
@@ -113,53 +98,6 @@ def repeated(text: str, rows: int) -> pa.Array:
     return pa.repeat(_wide(text), rows)
 
 
-def row_sizes(names: Sequence[str], columns: Sequence[pa.Array], rows: int) -> NDArray[np.int64]:
-    """About how many bytes each row of some columns takes as a JSON object."""
-    keys = sum(len(name.encode()) + 4 for name in names)
-    return sum(map(sizes, columns), np.full(rows, keys + 2, np.int64))
-
-
-def sizes(array: pa.Array) -> NDArray[np.int64]:
-    """About how many bytes each value takes in JSON; nothing that a dictionary or a view repeats is copied for it."""
-    kind = array.type
-    if is_.is_dictionary(kind):
-        own = np.append(sizes(array.dictionary), 4)
-        return own[_integers(array.indices.cast(pa.int64()).fill_null(len(own) - 1))]
-    if is_.is_run_end_encoded(kind):
-        return sizes(array.values)[_runs(array)]
-    if isinstance(array, pa.ExtensionArray):
-        return sizes(array.storage)
-    if is_.is_struct(kind):
-        return row_sizes([field.name for field in kind], [array.field(k) for k in range(kind.num_fields)], len(array))
-    if _is_view(kind):
-        starts, counts = _spans(array)
-        ends = _ends(sizes(array.values) + 1)
-        return ends[starts + counts] - ends[starts] + 2
-    if _is_nested(kind):
-        offsets, *columns = _elements(array)
-        return np.diff(_ends(sum(sizes(column) + 2 for column in columns))[offsets]) + 2
-    if is_.is_union(kind):
-        children, places = _choices(array)
-        return np.concatenate([sizes(child) for child in children])[places]
-    if is_.is_fixed_size_binary(kind):
-        return np.full(len(array), kind.byte_width * 4 // 3 + 4, np.int64)
-    if is_text(kind):
-        return _lengths(array) + 2
-    return np.full(len(array), NUMBER_BYTES, np.int64)
-
-
-def opened(array: pa.Array) -> pa.Array:
-    """The values that a dictionary, run-end or extension array stands for; any other array as it is."""
-    kind = array.type
-    if is_.is_dictionary(kind):
-        return array.dictionary.take(array.indices)
-    if is_.is_run_end_encoded(kind):
-        return array.values.take(pa.array(_runs(array)))
-    if isinstance(array, pa.ExtensionArray) and not isinstance(kind, pa.UuidType):
-        return array.storage
-    return array
-
-
 def _leaf(array: pa.Array, replace: bool) -> pa.Array:
     """JSON texts of values that hold no others; what stands where one is null does not matter."""
     kind = array.type
@@ -171,13 +109,19 @@ def _leaf(array: pa.Array, replace: bool) -> pa.Array:
         return pa.array(_floats(array), TEXT)
     if is_string(kind):
         return _strings(array, replace)
+    return _quotes(_plain(array))
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Texts that need no escapes."""
+    kind = array.type
     if is_.is_decimal(kind):
-        return _quotes(array.cast(pa.string()).cast(TEXT))
-    if is_text(kind) or is_.is_fixed_size_binary(kind):
-        return _quotes(pa.array([v and base64.b64encode(v).decode() for v in array.to_pylist()], TEXT))
+        return array.cast(pa.string()).cast(TEXT)
     if isinstance(kind, pa.UuidType):
-        return _quotes(pa.array([v and str(v) for v in array.to_pylist()], TEXT))
-    return _quotes(pa.array(times.texts(array), TEXT))
+        return pa.array([value and str(value) for value in array.to_pylist()], TEXT)
+    if is_text(kind) or is_.is_fixed_size_binary(kind):
+        return pa.array([value and base64.b64encode(value).decode() for value in array.to_pylist()], TEXT)
+    return pa.array(times.texts(array), TEXT)
 
 
 def _floats(array: pa.Array) -> list[str]:
@@ -201,72 +145,6 @@ def _strings(array: pa.Array, replace: bool) -> pa.Array:
     if not pc.any(pc.match_substring_regex(strings, NOT_PLAIN)).as_py():
         return _quotes(strings)
     return pa.array([orjson.dumps(value).decode() for value in strings.to_pylist()], TEXT)
-
-
-def _is_view(kind: pa.DataType) -> bool:
-    return bool(is_.is_list_view(kind) or is_.is_large_list_view(kind))
-
-
-def _is_nested(kind: pa.DataType) -> bool:
-    lists = is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)
-    return bool(lists or is_.is_map(kind) or _is_view(kind))
-
-
-def _elements(array: pa.Array) -> tuple[Any, ...]:
-    """The n + 1 offsets that part the elements of an array's lists, and these: a column, or a map's keys and values."""
-    kind = array.type
-    if is_.is_fixed_size_list(kind):
-        width = kind.list_size
-        offsets = np.arange(len(array) + 1, dtype=np.int64) * width
-        return offsets, array.values.slice(array.offset * width, len(array) * width)
-    if _is_view(kind):
-        starts, counts = _spans(array)
-        offsets = _ends(counts)
-        return offsets, array.values.take(pa.array(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)))
-    offsets = _integers(array.offsets)
-    columns = (array.keys, array.items) if is_.is_map(kind) else (array.values,)
-    return offsets - offsets[0], *(column.slice(offsets[0], offsets[-1] - offsets[0]) for column in columns)
-
-
-def _spans(array: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First element and number of elements of each list of a view; none where it is null."""
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    return np.where(valid, _integers(array.offsets), 0), np.where(valid, _integers(array.sizes), 0)
-
-
-def _choices(array: pa.Array) -> tuple[list[pa.Array], NDArray[np.int64]]:
-    """The children of a union, and which of all their values, one child after the other, each row has."""
-    kind, rows = array.type, slice(array.offset, array.offset + len(array))
-    children = [array.field(k) for k in range(kind.num_fields)]
-    starts = np.zeros(128, np.int64)
-    starts[kind.type_codes] = _ends(np.array([len(child) for child in children]))[:-1]
-    _, codes, *offsets = array.buffers()[: 3 if kind.mode == "dense" else 2]
-    within = np.frombuffer(offsets[0], np.int32)[rows] if offsets else np.arange(len(array))
-    return children, starts[np.frombuffer(codes, np.int8)[rows]] + within
-
-
-def _lengths(array: pa.Array) -> NDArray[np.int64]:
-    """Bytes of each string; a null's may be anything."""
-    kind = array.type
-    if is_.is_string_view(kind) or is_.is_binary_view(kind):  # a view of 16 bytes begins with its length
-        views = np.frombuffer(array.buffers()[1], np.int32)[: (array.offset + len(array)) * 4]
-        return views[array.offset * 4 :: 4].astype(np.int64)
-    return _integers(pc.binary_length(array).fill_null(0))
-
-
-def _runs(array: pa.Array) -> NDArray[np.int64]:
-    """Which value of a run-end array each row has."""
-    places = np.arange(array.offset, array.offset + len(array))
-    return np.searchsorted(_integers(array.run_ends), places, side="right")
-
-
-def _ends(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
-def _integers(array: pa.Array) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = array.to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
 
 
 def _quoted(name: str) -> str:
