@@ -400,4 +400,4 @@ def same(found: Any, value: Any, kind: pa.DataType) -> None:
         assert nanoseconds(found.removesuffix("+00:00"), kind.unit) == value
     elif not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         back = next((back for of_kind, back in READ_BACK if of_kind(kind)), lambda plain: plain)
-        assert back(found) == (repr(value + 0.0) if pa.types.is_floating(kind) else value)
+        assert back(found) == (repr(float(value)) if pa.types.is_floating(kind) else value)

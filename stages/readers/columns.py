@@ -20,7 +20,7 @@ from pipeline.stage import Emit, Task
 from stages.readers.layouts import is_text, opened, row_sizes
 from stages.readers.records import HEAD
 from stages.readers.rows import BATCH_ROWS, Fields, Names, UnfitError, decoded, to_json
-from stages.readers.tables import Lost, Part
+from stages.readers.tables import PIECE_BYTES, Lost, Part
 from stages.readers.values import UNFIT, careful, objects, repeated
 
 LOST_ROWS = 1 << 20
@@ -168,11 +168,8 @@ class Columns:
         used = {name for name in f.used if known.count(name) == 1}
         places = [k for k, name in enumerate(known) if (name not in used if f.meta is None else name in f.meta)]
         names, columns = [known[k] for k in places], [batch.column(k) for k in places]
-        size = row_sizes(names, columns, len(batch))
-        for k in np.flatnonzero(size > f.max_bytes).tolist():
-            detail = f"meta of {size[k]:,} bytes, the limit is {f.max_bytes:,}"
-            faults.setdefault(k, ("record_too_large", detail, b""))
-        fit = np.flatnonzero(size <= f.max_bytes)
+        fits = self._fits(names, columns, len(batch), faults)
+        fit = np.flatnonzero(fits)
         if len(fit) < len(batch):
             columns = [column.take(pa.array(fit)) for column in columns] if len(fit) else []
         found = [self._json(name, column, fit, faults) for name, column in zip(names, columns, strict=bool(len(fit)))]
@@ -183,7 +180,17 @@ class Columns:
         whole = objects(names, found).cast(pa.string())
         if len(fit) == len(batch):
             return whole
-        return whole.take(pa.array(np.cumsum(size <= f.max_bytes) - 1, mask=size > f.max_bytes))
+        return whole.take(pa.array(np.cumsum(fits) - 1, mask=~fits))
+
+    def _fits(self, names: list[str], columns: list[pa.Array], rows: int, faults: Faults) -> NDArray[np.bool_]:
+        """Which rows have no more of these columns than a record may have; a fault is noted of the others."""
+        limit = self.fields.max_bytes
+        if rows != 1 and limit >= PIECE_BYTES:
+            return np.ones(rows, np.bool_)
+        size = row_sizes(names, columns, rows)
+        for k in np.flatnonzero(size > limit).tolist():
+            faults.setdefault(k, ("record_too_large", f"meta of about {size[k]:,} bytes, the limit is {limit:,}", b""))
+        return size <= limit
 
     def _json(self, name: str, column: pa.Array, rows: NDArray[np.int64], faults: Faults) -> pa.Array:
         """JSON texts of a column that has these rows of the batch; a fault is noted of each that has none."""

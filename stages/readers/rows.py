@@ -91,11 +91,11 @@ class _Batch:
     """The columns of the batch in the making."""
 
     ids: list[str | bytes] = field(default_factory=list)
-    texts: list[bytes] = field(default_factory=list)
+    texts: list[str | bytes] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    urls: list[bytes | None] = field(default_factory=list)
+    urls: list[str | bytes | None] = field(default_factory=list)
     metas: list[bytes | None] = field(default_factory=list)
-    payloads: list[bytes | None] = field(default_factory=list)
+    payloads: list[str | bytes | None] = field(default_factory=list)
     bad: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     passed: dict[str, int] = field(default_factory=dict)
     size: int = 0
@@ -139,10 +139,10 @@ class Rows:
         """Adds a record's document to the batch; raises `UnfitError` before anything of it is added."""
         f, values, batch = self.fields, record.values, self._batch
         page = self._page(values.get(f.html)) if f.html else None
-        text = b"" if page is not None else self._text(values)
+        text = "" if page is not None else self._text(values)
         meta = self._meta(values)
-        url = values.get(f.url) if f.url else None
-        url = self._encoded(url) if isinstance(url, str) else None
+        address = values.get(f.url) if f.url else None
+        url = self._encoded(address) if isinstance(address, str) else None
         own = self.names.own(values.get(f.id)) if f.id else None
         batch.ids.append(self._encoded(own) if own else f"{self._prefix}{record.position}")
         batch.texts.append(text)
@@ -152,7 +152,7 @@ class Rows:
         batch.payloads.append(page)
         batch.size += len(text) + sum(len(part) for part in (page, meta, url) if part is not None)
 
-    def _page(self, value: object) -> bytes | None:
+    def _page(self, value: object) -> str | bytes | None:
         """A page's bytes, None where the record has none."""
         if value is None or isinstance(value, bytes):
             return value
@@ -160,19 +160,22 @@ class Rows:
             raise UnfitError("page_not_string", f"{self.fields.html} is {type(value).__name__}")
         return self._encoded(value)
 
-    def _text(self, values: dict[str, Any]) -> bytes:
+    def _text(self, values: dict[str, Any]) -> str | bytes:
         name = self.fields.text
         text = values.get(name)
         if isinstance(text, str):
             return self._encoded(text)
         if isinstance(text, bytes):
-            return decoded(text, self.fields.replace).encode()
+            return self._encoded(decoded(text, self.fields.replace))
         if text is None:
             raise UnfitError("missing_text", f"{name} is null" if name in values else f"no field {name!r}")
         raise UnfitError("text_not_string", f"{name} is {type(text).__name__}")
 
-    def _encoded(self, text: str) -> bytes:
-        """UTF-8; half a surrogate pair is U+FFFD where malformed text may be replaced, else the record is bad."""
+    def _encoded(self, text: str) -> str | bytes:
+        """UTF-8, or the text itself where it is ASCII; of a length in bytes. Half a surrogate pair is U+FFFD where
+        malformed text may be replaced, else the record is bad."""
+        if text.isascii():
+            return text
         try:
             return text.encode()
         except UnicodeEncodeError as error:

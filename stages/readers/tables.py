@@ -38,6 +38,9 @@ class Lost(NamedTuple):
     detail: str
 
 
+PIECE_BYTES = 2 * BATCH_BYTES
+"""What the rows of a batch stand for at most, if it has more than one."""
+
 Part = tuple[int, pa.RecordBatch] | Lost
 FAULTS = (OSError, ValueError, RecursionError, pa.ArrowException)
 
@@ -128,14 +131,14 @@ class _Pieces:
         self.total = 0
 
     def cut(self, at: int, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(Position of the first row, rows) of pieces of about `BATCH_BYTES`, or of one row; raises `Broken`."""
+        """(Position of the first row, rows) of pieces of at most `PIECE_BYTES`, or of one row; raises `Broken`."""
         for batch in batches:
             ends = np.cumsum(row_sizes(batch.schema.names, batch.columns, len(batch)) + ROW_BYTES)
             start = begun = 0
             while start < len(batch):
                 stop = len(batch)
-                if ends[-1] - begun > 2 * BATCH_BYTES:
-                    stop = min(stop, int(np.searchsorted(ends, begun + BATCH_BYTES)) + 1)
+                if ends[-1] - begun > PIECE_BYTES:
+                    stop = max(start + 1, int(np.searchsorted(ends, begun + BATCH_BYTES)))
                 self.total += int(ends[stop - 1]) - begun
                 if self.total > self.most:
                     raise Broken("decompression_bomb", f"decodes to over {self.most:,.0f} bytes")

@@ -67,17 +67,14 @@ def _value(data: bytes, replace: bool) -> Any:
 
 def _may_be_rounded(value: Any) -> bool:
     """Whether a float is so large that it may stand for an integer beyond 64 bits, which orjson rounds."""
-    level = [value]
-    while level:
-        parts: list[Any] = []
-        for item in level:
-            if type(item) is dict:
-                parts += item.values()
-            elif type(item) is list:
-                parts += item
-            elif type(item) is float and abs(item) >= 2**63:
+    unseen = [value] if isinstance(value, dict | list) else []
+    for item in unseen:  # which grows meanwhile
+        for part in item.values() if type(item) is dict else item:
+            kind = type(part)
+            if kind is float and abs(part) >= 2**63:
                 return True
-        level = parts
+            if kind is dict or kind is list:
+                unseen.append(part)
     return False
 
 
