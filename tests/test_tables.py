@@ -102,6 +102,16 @@ def test_intervals_and_numbered_names() -> None:
     assert distinct(["n", "n", "n_1", "m"]) == ["n", "n_2", "n_1", "m"]
 
 
+def test_times_of_an_old_type_do_not_wrap_around(tmp_path: Path) -> None:
+    times = pa.array([253_402_214_400_000_000, None, -62_135_596_800_000_000, 1], pa.timestamp("us"))
+    columns = {"text": list("abcd"), "at": times, "day": times.slice(1, 2).take(pa.array([0, 0, 0, 0]))}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True, row_group_size=3)
+    rows, bad = read(ingest("a.parquet"), tmp_path)
+    far = ["9999-12-31T00:00:00", None, "0001-01-01T00:00:00", "1970-01-01T00:00:00.000001000"]
+    assert [json.loads(row["meta"]) for row in rows] == [{"at": value, "day": None} for value in far]
+    assert bad == []
+
+
 def test_strings_that_are_not_utf8_follow_the_setting_wherever_they_are(tmp_path: Path) -> None:
     inside = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), malformed())
     for field in ("m", "url"):

@@ -24,18 +24,21 @@ WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96"
 class Plan(NamedTuple):
     """rows: of a batch to hand on, about `BATCH_BYTES`. step: rows to decode at once. encoded: paths of nested columns
     that stay dictionary-encoded, as a single row might be too long otherwise. fixed: bytes that all the values of fixed
-    width decode to."""
+    width decode to. int96: columns of the type that Spark and Impala once wrote times in."""
 
     rows: int
     step: int
-    encoded: tuple[str, ...]
+    encoded: list[str]
     fixed: int
+    int96: list[str]
 
 
 class _Leaf(NamedTuple):
-    """A column chunk: path, values, uncompressed bytes, bytes of a value if fixed, whether it is nested in a list."""
+    """A column chunk: path, type, values, uncompressed bytes, bytes of a value if fixed, whether it is nested in a
+    list, has a dictionary, or is encoded by prefixes."""
 
     path: str
+    kind: str
     values: int
     size: int
     width: int | None
@@ -62,16 +65,18 @@ def plan(file: Any, path: str, group: int, wanted: Sequence[str] | None) -> Plan
         elif leaf.values * most > DECODED_BYTES and leaf.dictionary:
             encoded.append(leaf.path)
     size = int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(mean, 1))))
-    return Plan(size, min(size, max(1, DECODED_BYTES // max(longest, 1))), tuple(encoded), fixed)
+    int96 = [leaf.path for leaf in leaves if leaf.kind == "INT96" and file.schema_arrow.names.count(leaf.path) == 1]
+    return Plan(size, min(size, max(1, DECODED_BYTES // max(longest, 1))), encoded, fixed, int96)
 
 
 def _leaves(file: Any, about: Any) -> Iterator[_Leaf]:
     for k in range(about.num_columns):
         chunk, column = about.column(k), file.schema.column(k)
-        fixed = column.length if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" else WIDTHS.get(chunk.physical_type)
+        kind = chunk.physical_type
+        fixed = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else WIDTHS.get(kind)
         dictionary, prefixes = chunk.has_dictionary_page, "DELTA_BYTE_ARRAY" in chunk.encodings
         nested, path = column.max_repetition_level > 0, chunk.path_in_schema
-        yield _Leaf(path, chunk.num_values, chunk.total_uncompressed_size, fixed, nested, dictionary, prefixes)
+        yield _Leaf(path, kind, chunk.num_values, chunk.total_uncompressed_size, fixed, nested, dictionary, prefixes)
 
 
 def _most(path: str, group: int, leaf: _Leaf) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from stages.readers.layouts import opened, row_sizes
 from stages.readers.row_groups import Plan, plan
 from stages.readers.rows import BATCH_BYTES, Fields
 from stages.readers.streams import RATIO_FROM, Broken, Limits
+from stages.readers.times import widest
 
 ROWS = 1000
 """Rows of one batch of a `datasets` source."""
@@ -38,6 +40,9 @@ class Lost(NamedTuple):
     detail: str
 
 
+OPEN: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
+"""How a Parquet file is opened: no more of it is held than is being decoded."""
+
 PIECE_BYTES = 2 * BATCH_BYTES
 """What the rows of a batch stand for at most, if it has more than one."""
 
@@ -50,7 +55,7 @@ def read_parquet(source: Source, fields: Fields, limits: Limits) -> Iterator[Par
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(source.path, pre_buffer=False, buffer_size=1 << 20)
+        file = pq.ParquetFile(source.path, **OPEN)
         names = file.schema_arrow.names
     except FAULTS as error:
         yield Lost(0, 1, "unreadable_parquet", _said(error))
@@ -94,11 +99,25 @@ def _row_group(file: Any, path: str, group: int, fields: Fields, limits: Limits)
     if how.fixed > min(limits.expanded, max(packed * limits.ratio, DECODED_FROM)):
         raise Broken("decompression_bomb", f"row group {group} decodes to {how.fixed:,} bytes")
     options = {"batch_size": how.step, "row_groups": [group], "columns": wanted, "use_threads": False}
-    if not how.encoded:
-        yield from _joined(file.iter_batches(**options), how)
-        return
-    with pq.ParquetFile(path, read_dictionary=how.encoded, pre_buffer=False, buffer_size=1 << 20) as encoded:
-        yield from encoded.iter_batches(**options)
+    with ExitStack() as stack:
+        if how.encoded:
+            file = stack.enter_context(pq.ParquetFile(path, read_dictionary=how.encoded, **OPEN))
+        batches = file.iter_batches(**options)
+        if how.int96:
+            coarse = stack.enter_context(pq.ParquetFile(path, coerce_int96_timestamp_unit="us", **OPEN))
+            batches = _far(batches, coarse.iter_batches(**options | {"columns": how.int96}), how.int96)
+        yield from batches if how.encoded else _joined(batches, how)
+
+
+def _far(
+    batches: Iterable[pa.RecordBatch], coarse: Iterable[pa.RecordBatch], names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Batches in whose INT96 times pyarrow lets years beyond 1677 to 2262 wrap around, with these years put right."""
+    for batch, other in zip(batches, coarse, strict=True):
+        found = batch
+        for name in names:
+            found = found.set_column(found.schema.get_field_index(name), name, widest(found[name], other[name]))
+        yield found
 
 
 def _joined(batches: Iterable[pa.RecordBatch], how: Plan) -> Iterator[pa.RecordBatch]:

@@ -49,6 +49,17 @@ def texts(array: pa.Array) -> list[str]:
     raise pa.ArrowNotImplementedError(f"values of {kind} have no JSON form")
 
 
+def widest(nanoseconds: pa.Array, microseconds: pa.Array) -> pa.Array:
+    """The same timestamps read in two units: the first, but as texts where some of it has passed 64 bits."""
+    fine, coarse = _stored(nanoseconds), _stored(microseconds)
+    far = fine // 1000 != coarse
+    if not far.any():
+        return nanoseconds
+    found = [texts(part) for part in (nanoseconds, microseconds)]
+    chosen = [found[wrong][k] for k, wrong in enumerate(far.tolist())]
+    return pa.array(chosen, pa.string(), mask=nanoseconds.is_null().to_numpy(zero_copy_only=False))
+
+
 def _stored(array: pa.Array) -> Integers:
     """The integers behind an array, 0 where it is null."""
     wide = pa.int32() if array.type.bit_width == 32 else pa.int64()
