@@ -81,6 +81,7 @@ class Ingest(FieldMap, Stage):
     skipped_* (parts of a WARC that are no documents).
     """
 
+    version: ClassVar[int] = 2
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
 
     inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(
@@ -173,14 +174,15 @@ class Ingest(FieldMap, Stage):
             yield from self._check_fields(k, next(path for path in files if path.stat().st_size))
 
     def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
-        """Problems of fields that the input's first file has not, where its columns can be told."""
+        """Problems of fields that the input's first file has not, or more than once, where its columns can be told."""
         columns = _columns(path, str(self.inputs[k].form(path.name)))
         text = "html_field" if self._setting(k, "html_field") else "text_field"
         for field in (text, "id_field"):
             wanted = self._setting(k, field)
-            if columns is not None and wanted is not None and wanted not in columns:
+            if columns is not None and wanted is not None and (number := columns.count(wanted)) != 1:
                 own = wanted != getattr(self, field)
-                message = f"{path.name} has no column {wanted!r}, but: {', '.join(columns)}"
+                what = f"{number} columns {wanted!r} among" if number else f"no column {wanted!r}, but"
+                message = f"{path.name} has {what}: {', '.join(columns)}"
                 yield Problem(("inputs", k, field) if own else (field,), message[:500])
 
     def _setting(self, k: int, name: str) -> Any:
@@ -218,9 +220,10 @@ class Ingest(FieldMap, Stage):
         if form == "parquet":
             parts = tables.read_parquet(source, fields, self._limits())
         elif Path(source.path).is_file():
-            parts = tables.read_saved(source.path)
+            parts = tables.read_saved(source.path, fields, self._limits())
         else:
-            parts = tables.read_dataset(source.path or entry.path, entry.config, entry.split, entry.revision)
+            name, about = source.path or entry.path, (entry.config, entry.split, entry.revision)
+            parts = tables.read_dataset(name, *about, fields, self._limits())
         yield from Columns(Names(source.name), fields, task, self._schema()).gather(parts)
         yield Emit(counters={"bytes_read": source.size})
 
