@@ -129,6 +129,6 @@ def test_a_group_larger_than_a_batch_keeps_one(cli: Cli, tmp_path: Path) -> None
     pq.write_table(pa.table({"id": [f"{k:06}" for k in range(n)], "text": ["same"] * n}), tmp_path / "in-0.parquet")
     (tmp_path / "r.yaml").write_text(RECIPE.format(normalise="none"))
     assert cli("run", "r.yaml").returncode == 0
-    stage = tmp_path / "runs/run/02-exact_dedup"
+    stage = tmp_path / "runs/r/02-exact_dedup"
     assert pq.read_table(stage / "part-00000.parquet")["id"].to_pylist() == ["000000"]
     assert set(pq.read_table(stage / "drops/part-00000.parquet")["duplicate_of"].to_pylist()) == {"000000"}

@@ -238,7 +238,7 @@ def test_the_stage_removes_what_is_similar_and_nothing_else(cli: Cli, tmp_path: 
     (tmp_path / "r.yaml").write_text(RECIPE)
     done = cli("run", "r.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    stage = tmp_path / "runs/run/02-near_dedup"
+    stage = tmp_path / "runs/r/02-near_dedup"
     drops, rows = read_rows(stage.glob("drops/*.parquet")), read_rows(stage.glob("part-*.parquet"))
     kept = {row["id"]: row["near_dedup"]["group_size"] for row in rows}
     sets = {i: oracles.shingle_set(text, 5) for i, text in texts.items()}
@@ -256,10 +256,10 @@ def test_the_stage_removes_what_is_similar_and_nothing_else(cli: Cli, tmp_path: 
     table = read_rows(stage.glob("clusters/*.parquet"))
     assert {row["id"] for row in table if not row["kept"]} == {row["id"] for row in drops}
     assert {row["id"]: row["group_size"] for row in table if row["kept"]}.items() <= kept.items()
-    assert cli("verify", "runs/run").returncode == 0
-    assert "near_duplicate" in cli("explain", "runs/run", drops[0]["id"]).stdout
+    assert cli("verify", "runs/r").returncode == 0
+    assert "near_duplicate" in cli("explain", "runs/r", drops[0]["id"]).stdout
     assert cli("run", "r.yaml", "--workers", "2", "--out", "two").returncode == 0
-    assert digest(tmp_path / "two") == digest(tmp_path / "runs/run")
+    assert digest(tmp_path / "two") == digest(tmp_path / "runs/r")
 
 
 def test_without_verification_candidacy_is_enough(cli: Cli, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_the_longest_of_a_group_may_stay(cli: Cli, tmp_path: Path) -> None:
     write_shards(tmp_path, [" ".join(words[:190]), " ".join(words), " ".join(words[:195])], 1)
     (tmp_path / "r.yaml").write_text(RECIPE + "    keep: longest\n")
     assert cli("run", "r.yaml").returncode == 0
-    kept = read_rows((tmp_path / "runs/run/02-near_dedup").glob("part-*"))
+    kept = read_rows((tmp_path / "runs/r/02-near_dedup").glob("part-*"))
     assert [(row["id"], row["near_dedup"]["group_size"]) for row in kept] == [("0-0001", 3)]
 
 
@@ -303,7 +303,7 @@ def test_a_giant_template_cluster_is_decided_without_loss(cli: Cli, tmp_path: Pa
     (tmp_path / "r.yaml").write_text(RECIPE + "    bands: 40\n    rows: 1\n    max_survivors: 8\n")
     done = cli("run", "r.yaml")
     assert done.returncode == 0, done.stderr
-    stage = tmp_path / "runs/run/02-near_dedup"
+    stage = tmp_path / "runs/r/02-near_dedup"
     counters = json.loads((stage / "_manifest.json").read_text())["counters"]
     assert counters["candidates"] > 16
     assert counters["clusters_cut"] == (counters["candidates"] - 1) // 8

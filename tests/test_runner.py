@@ -187,7 +187,7 @@ def test_asked_to_end_it_lets_the_task_that_has_all_cores_save_its_work(
     command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--quiet"]
     for ending in (signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        folder = tmp_path / "runs/run/02-alone"
+        folder = tmp_path / "runs/alone/02-alone"
         while not (folder / "begun").exists():
             assert process.poll() is None
             time.sleep(0.01)
