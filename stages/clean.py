@@ -10,7 +10,6 @@ made for it.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.rows import drop_rows, text_array, with_column
 from pipeline.stage import Each, Emit, Stage, Task, each_batch
+from stages.normalisation import normalize
 
 ROUNDS = 32
 """Rounds of ftfy's repairs after which a segment that still changes is given up; real text settles within 6."""
@@ -201,7 +201,7 @@ def _rules(stage: Clean) -> tuple[tuple[str, Fixer], ...]:
         (stage.full_width != "keep", "full_width", partial(FULL_WIDTH.sub, lambda m: chr(ord(m[0]) - 0xFEE0))),
     ]
     if stage.unicode != "none":
-        rules.append((True, "normalisation", partial(unicodedata.normalize, stage.unicode)))
+        rules.append((True, "normalisation", partial(normalize, stage.unicode)))
     return tuple((name, fixer) for chosen, name, fixer in rules if chosen)
 
 
@@ -324,7 +324,7 @@ def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
         (config.fix_surrogates, "surrogates", FIXERS["fix_surrogates"]),
         (config.remove_terminal_escapes, "terminal_escapes", FIXERS["remove_terminal_escapes"]),
         (config.remove_control_chars, "control_chars", FIXERS["remove_control_chars"]),
-        (config.normalization is not None, "normalisation", partial(unicodedata.normalize, config.normalization)),
+        (config.normalization is not None, "normalisation", partial(normalize, config.normalization)),
     ]
     return tuple((name, fixer) for chosen, name, fixer in passes if chosen)
 
