@@ -42,7 +42,22 @@ HOSTILE = st.lists(
 ).map("".join)
 SCRIPTS = st.lists(
     st.sampled_from(
-        ["ข่าว", "ดี ", "मेरी ", "न\u093c", "কো", "கொ", "ខ្មែរ", "ဝေါ", "שָׁלוֹם ", "مُحَمَّد", "한국", "\u1112\u1161\u11ab", "tiếng", "が"]
+        [
+            "ข่าว",
+            "ดี ",
+            "मेरी ",
+            "न\u093c",
+            "কো",
+            "கொ",
+            "ខ្មែរ",
+            "ဝေါ",
+            "שָׁלוֹם ",
+            "مُحَمَّد",
+            "한국",
+            "\u1112\u1161\u11ab",
+            "tiếng",
+            "が",
+        ]
     )
     | st.text(st.sampled_from("\u0301\u0316\u0335\u0327\u3099\u0345\u0f73\u0344\u05bc\u05b7\U0001d165"), max_size=40)
     | st.text(st.characters(codec="utf-8", categories=["M", "Cf"]), max_size=4)
