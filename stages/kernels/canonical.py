@@ -43,8 +43,10 @@ def _is_doubtful(data: Any, start: int, end: int, table: Any) -> bool:
     read: Any = start
     before = starter = np.uint32(0)
     while i < end:
-        if i + BLOCK <= end:
+        if i + BLOCK <= len(data):
             leads, width = _leads(data, i), BLOCK
+            if i + BLOCK > end:
+                leads &= (np.uint64(1) << np.uint64(end - i)) - np.uint64(1)
         else:
             leads, width = np.uint64(data[i] >= 0xC0), 1
         while leads:

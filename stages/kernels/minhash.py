@@ -145,6 +145,19 @@ def _put(code: int, out: NDArray[np.uint8], w: np.uint64) -> np.uint64:
 
 
 @leaf
+def _put_mark(entry: int, out: NDArray[np.uint8], w: np.uint64, alone: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Writes a mark, or nothing for a silent character: (where the text goes on, the `alone` of `_fold`)."""
+    if entry == SILENT:
+        return w, alone
+    one = np.uint64(1)
+    if alone + one != w:
+        return _put(-entry - MARK, out, w), alone
+    w = _put(-entry - MARK, out, alone)
+    out[w] = 0
+    return w + one, w
+
+
+@leaf
 def _fold(data: NDArray[np.uint8], start: int, end_: int, table: NDArray[np.int32], out: NDArray[np.uint8]) -> int:
     """One text's words, lower-cased, with one zero byte or more between them → out; how many bytes.
 
@@ -180,13 +193,7 @@ def _fold(data: NDArray[np.uint8], start: int, end_: int, table: NDArray[np.int3
                 continue
             if folded < 0:
                 if folded <= -MARK:
-                    if folded != SILENT:
-                        joins = np.uint64(alone + one == w)
-                        w = _put(-folded - MARK, out, w - joins)
-                        if joins:
-                            alone = w
-                            out[w] = 0
-                            w += one
+                    w, alone = _put_mark(folded, out, w, alone)
                     continue
                 out[w] = 0
                 w = alone = _put(-folded, out, w + one)
