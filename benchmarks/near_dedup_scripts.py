@@ -1,9 +1,9 @@
 """near_dedup in Hindi, Thai, Arabic and Chinese, against every pair: near_dedup_scripts.py CORPORA.
 
 Takes documents of CORPORA/multi by their label, and of CORPORA/chinese, up to 1,500 characters of each, and adds edited
-copies with known edits. Some must be the same text: lines wrapped anew, the decomposed form (NFD), joiners and direction
-marks inside words. The others differ: in vowel signs, tone marks and points (in Chinese: in characters) or
-in words, in 1 of 400 to 1 of 20 of them, or lack their end. The truth is brute force: the exact Jaccard of each pair of
+copies with known edits. Some must be the same text: lines wrapped anew, the decomposed form (NFD), joiners and
+direction marks inside words. The others differ: in vowel signs, tone marks and points (in Chinese: in characters) or in
+words, in 1 of 400 to 1 of 20 of them, or lack their end. The truth is brute force: the exact Jaccard of each pair of
 documents, by the shingles of the slow twin in the tests. Recall is the share of pairs at or above 0.8 of which at most
 one stays. A removal is false if its Jaccard with the document named as the survivor is under 0.8.
 """
