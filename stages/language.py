@@ -182,15 +182,14 @@ def _as_langid_reads(span: Span, doubtful: NDArray[np.bool_]) -> Span:
 
     doubtful: bool[texts], those that are to be looked at.
     """
-    import unicodedata
-
     from stages.kernels.arrow import read_only
+    from stages.normalisation import normalize
 
     data, starts, ends = span
     view, changed = data.data, {}
     for k in np.flatnonzero(doubtful).tolist():
         text = str(view[starts[k] : ends[k]], "utf-8")
-        new = unicodedata.normalize("NFC", text.lower() if text.isupper() else text)
+        new = normalize("NFC", text.lower() if text.isupper() else text)
         if new != text:
             changed[k] = new.encode()
     if not changed:
