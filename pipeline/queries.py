@@ -21,6 +21,7 @@ import xxhash
 from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
+from pipeline.seeds import number
 from pipeline.shards import MANIFEST, Manifest, read_batches, read_manifest
 
 SHOWN = 600
@@ -157,14 +158,14 @@ def sample_rows(
     """n rows chosen by the hash of their id and the seed, of what a stage kept or dropped; memory is n rows."""
     folder, manifest = _stage_folder(out, stage) if dropped else _kept_rows(out, stage)
     best: list[tuple[int, int, dict[str, Any]]] = []
-    count = 0
+    count, order = 0, number("sample.rows", seed)
     for file in manifest.files.get("drops" if dropped else "rows", []):
         for batch in read_batches(out / folder / file.name):
             for row in batch.to_pylist():
                 if rule is not None and rule not in {row["rule"], *(b["rule"] for b in row["broken"])}:
                     continue
                 count += 1
-                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), seed=seed)
+                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), order)
                 heapq.heappush(best, (-key, count, row))
                 if len(best) > n:
                     heapq.heappop(best)

@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pipeline import seeds
 from pipeline.rows import drop_rows, with_column, with_field
 from pipeline.stage import Each, Emit, Exchange, Fold, Stage, Step, Task
 from stages.kernels.arrow import read_only, text_buffers
@@ -44,7 +45,7 @@ class NearDedup(Stage):
     compared whole. Bands and rows: datasketch's optimum for `similarity` and `hashes`, unless given.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     similarity: float = Field(0.8, gt=0, le=1, description="The Jaccard similarity at which a document is a duplicate.")
     shingle: int = Field(5, ge=1, description="Words in a shingle (characters in scripts without spaces).")
     hashes: int = Field(128, ge=2, le=1024, description="Hashes of a signature, where bands and rows are not given.")
@@ -95,7 +96,7 @@ class NearDedup(Stage):
         from stages.kernels.minhash import FEWEST, band_keys, folding, signatures
 
         bands, rows = self.banding()
-        random, size = np.random.Generator(np.random.PCG64(task.seed)), max(bands * rows, FEWEST)
+        random, size = seeds.generator("near_dedup.hashes", task.seed), max(bands * rows, FEWEST)
         factors = read_only(random.integers(0, 1 << 32, size, np.uint32) | np.uint32(1))
         addends = read_only(random.integers(0, 1 << 32, size, np.uint32))
         for batch, refs in _numbered(batches, task):

@@ -21,6 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline import seeds
 from pipeline.rows import drop_rows
 from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, resolve
 from stages.encoder import Encoder, digest, special_ids, vocab_size
@@ -47,6 +48,7 @@ HELD_SEED = 0x68656C64
 class Pack(Stage):
     """Encode documents and pack them into rows of exactly `sequence_length` tokens."""
 
+    version: ClassVar[int] = 2
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "rows"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tokenizer: str | None = Field(None, description="A tokenizer.json or its folder; null: the recipe's own tokenizer.")
@@ -94,7 +96,8 @@ class Pack(Stage):
         start = task.index << 32
         for batch in batches:
             names = [i.encode() for i in batch["id"].to_pylist()]
-            keys = np.array([xxhash.xxh3_64_intdigest(name, task.seed) for name in names], np.uint64)
+            order = seeds.number("pack.order", task.seed)
+            keys = np.array([xxhash.xxh3_64_intdigest(name, order) for name in names], np.uint64)
             draws = np.array([xxhash.xxh3_64_intdigest(name, HELD_SEED) for name in names], np.uint64)
             before = encoder.fallbacks
             ids, offsets = encoder.encode(batch["text"], keys)
@@ -163,7 +166,7 @@ class Pack(Stage):
             segments = _best_fit(documents.offsets, length)
         else:
             segments = _stream(documents.offsets, length)
-        segments = _shuffled(segments, np.random.Generator(np.random.PCG64([task.seed, task.index])), self.algorithm)
+        segments = _shuffled(segments, seeds.generator("pack.rows", task.seed, task.index), self.algorithm)
         step, packed = max(1, BATCH_TOKENS // length), 0
         count = int(segments.row[-1]) + 1
         for low in range(0, count, step):

@@ -47,7 +47,7 @@ FLUSHED = 1 << 20
 class Tokenizer(Stage):
     """Train a byte-level BPE tokenizer on a repeatable sample; the documents stay where they are."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
     vocab_size: int = Field(
         32768, ge=300, description="Tokens, special ones included; fewer where the sample has not so many pairs."

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
+from pipeline import seeds
+
 GROUPED = pa.schema([("group", pa.string()), ("bytes", pa.int64())])
 """Bytes that a shard could give, by group."""
 SAMPLE = pa.schema(
@@ -92,7 +94,8 @@ def limits(sizes: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]
 def candidates(batch: pa.RecordBatch, balance: Balance, limit: Mapping[str, int], seed: int) -> pa.RecordBatch:
     """The batch's documents of a rank under their group's limit: a batch of `SAMPLE`."""
     groups = groups_of(batch, balance)
-    ranks = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed) for i in batch["id"].to_pylist()], np.uint64)
+    rank = seeds.number("tokenizer.sample", seed)
+    ranks = np.array([xxhash.xxh3_64_intdigest(i.encode(), rank) for i in batch["id"].to_pylist()], np.uint64)
     codes = groups.dictionary_encode()
     bounds = np.array([limit[group] for group in codes.dictionary.to_pylist()], np.uint64)
     low = pa.array(ranks < bounds[codes.indices.to_numpy()], pa.bool_())

@@ -73,8 +73,8 @@ def test_a_pair_is_encoded_as_one_text_and_cut_on_the_left(model: Path) -> None:
     assert spelt("", "the") == ("", "the")
     cut, answer = spelt("x" * 50, " grinds", 12)
     assert answer == " grinds"
-    assert cut == "x" * (12 - len(encode_pair(tokenizer, "", " grinds", bos, 99)[0]) + 1)
-    assert spelt("a", "b" * 90)[1] == "b" * (LONGEST - 1)
+    assert cut == "x" * (12 + 1 - (len(encode_pair(tokenizer, "", " grinds", bos, 99)[0]) - 1))
+    assert spelt("a", "b" * 90)[1] == "b" * LONGEST
 
 
 def test_scores_by_hand() -> None:
