@@ -105,19 +105,19 @@ def read_questions(file: Path) -> list[Choices] | list[Cloze]:
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, bos: int, longest: int) -> tuple[list[int], int]:
-    """(ids, how many at their end are the continuation's): BOS, then both as one text, of which the last
-    `longest + 1` tokens stay: a model of that length reads all but the last token.
+    """(ids, how many at their end are the continuation's): BOS, the context, the continuation. The last `longest + 1`
+    tokens stay, since a model of that length reads all but the last of them.
 
-    Blanks at the context's end count to the continuation. Both are encoded as one text, and the continuation's tokens
-    are those after as many as the context alone has, one at least (lm_eval 0.4.13, api/model.py,
-    TemplateLM._encode_pair; models/huggingface.py, HFLM._loglikelihood_tokens).
+    Blanks at the context's end count to the continuation. The context is encoded alone; the continuation's tokens are
+    those of both as one text after as many as the context has, one at least. Where a token spans the boundary, what is
+    asked is thus not quite the text, but it is what lm_eval asks (0.4.13, api/model.py, TemplateLM._encode_pair;
+    models/huggingface.py, HFLM._loglikelihood_tokens).
     """
-    bare = context.rstrip()
+    own = tokenizer.encode(context.rstrip(), add_special_tokens=False).ids
     whole = tokenizer.encode(context + continuation, add_special_tokens=False).ids
-    own = min(len(tokenizer.encode(bare, add_special_tokens=False).ids), len(whole) - 1)
-    answer = len(whole) - own
-    ids = [bos, *whole][-(longest + 1) :]
-    return ids, min(answer, len(ids) - 1)
+    answer = whole[min(len(own), len(whole) - 1) :]
+    ids = [bos, *own, *answer][-(longest + 1) :]
+    return ids, min(len(answer), len(ids) - 1)
 
 
 @torch.no_grad()
