@@ -20,6 +20,7 @@ from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.quarantine import faults
 from pipeline.runner import stage_costs
+from pipeline.seeds import number
 from pipeline.shards import MANIFEST, Damaged, Manifest, read_batches, read_manifest
 from pipeline.terminal import printable
 
@@ -219,7 +220,7 @@ def sample_rows(
     found = _stage(out, stage) if stream != "rows" else _with_rows(_stage(out, stage))
     best: list[tuple[int, int, dict[str, Any]]] = []
     seen: set[str] = set()
-    count = 0
+    count, order = 0, number("sample.rows", seed)
     for name in found.files.get(stream, ()):
         for batch in read_batches(out / found.folder / name):
             for row in batch.to_pylist():
@@ -228,7 +229,7 @@ def sample_rows(
                 if rule is not None and rule not in rules:
                     continue
                 count += 1
-                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), seed=seed)
+                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), order)
                 heapq.heappush(best, (-key, count, row))
                 if len(best) > n:
                     heapq.heappop(best)

@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pipeline import seeds
 from pipeline.rows import drop_rows, with_column, with_field
 from pipeline.stage import UNICODE, Each, Emit, Exchange, Fold, Stage, Step, Task
 from stages.kernels.arrow import read_only, text_buffers
@@ -102,7 +103,7 @@ class NearDedup(Stage):
         from stages.kernels.minhash import FEWEST, band_keys, folding, signatures
 
         bands, rows = self.banding()
-        random, size = np.random.Generator(np.random.PCG64(task.seed)), max(bands * rows, FEWEST)
+        random, size = seeds.generator("near_dedup.hashes", task.seed), max(bands * rows, FEWEST)
         factors = read_only(random.integers(0, 1 << 32, size, np.uint32) | np.uint32(1))
         addends = read_only(random.integers(0, 1 << 32, size, np.uint32))
         for batch, refs in _numbered(batches, task):

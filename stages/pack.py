@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline import seeds
 from pipeline.rows import HEAD_BYTES, drop_rows, quarantine_rows
 from pipeline.stage import Emit, Exchange, Fold, Problem, Stage, Step, Task, resolve
 from stages.draws import Draws
@@ -123,7 +124,8 @@ class Pack(Stage):
 
     def _encode(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         roles = self._roles(task.artifacts["tokenizer"])
-        encoder, draws = Encoder(task.artifacts["tokenizer"], roles.texts()), Draws(task.seed, HELD_SEED)
+        encoder = Encoder(task.artifacts["tokenizer"], roles.texts())
+        draws = Draws(seeds.number("pack.order", task.seed), HELD_SEED)
         start = task.index << 32
         for batch in batches:
             keys, drawn = draws.of(batch)
@@ -207,7 +209,7 @@ class Pack(Stage):
             segments = _best_fit(documents.offsets, length)
         else:
             segments = _stream(documents.offsets, length)
-        segments = _shuffled(segments, np.random.Generator(np.random.PCG64([task.seed, task.index])), self.algorithm)
+        segments = _shuffled(segments, seeds.generator("pack.rows", task.seed, task.index), self.algorithm)
         step, packed = max(1, BATCH_TOKENS // length), 0
         count = int(segments.row[-1]) + 1
         for low in range(0, count, step):

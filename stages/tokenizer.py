@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pipeline import seeds
 from pipeline.stage import Each, Emit, Fold, Stage, Step, Task
 from stages.draws import Draws
 from stages.tokenizer_bpe import PATTERNS, build, learn, special_problem, splitter
@@ -172,7 +173,8 @@ class Tokenizer(Stage):
 
     def _sample(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         sizes = _sizes(task)["bytes"]
-        limit, draws = limits(sizes, budgets(sizes, self.sample_bytes, self.weights)), Draws(task.seed)
+        limit = limits(sizes, budgets(sizes, self.sample_bytes, self.weights))
+        draws = Draws(seeds.number("tokenizer.sample", task.seed))
         for batch in batches:
             yield Emit(candidates(batch, self.balance, limit, draws))
 
