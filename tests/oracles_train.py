@@ -75,6 +75,8 @@ def tiny_tokenizer(folder: Path) -> Path:
     tokenizer.add_special_tokens(["<|bos|>", "<|eos|>", "<|pad|>"])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
+    roles = {f"{role}_token": f"<|{role}|>" for role in ("bos", "eos", "pad")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles))
     return folder / "tokenizer.json"
 
 
