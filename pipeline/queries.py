@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from pipeline import given_up
 from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
@@ -89,11 +90,12 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
 
 
 def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
-    """Per stage: rows read, kept, dropped, quarantined, text bytes and seconds; as rows and as a table."""
+    """Per stage: rows read, kept, dropped, quarantined, text bytes and seconds; as rows and as a table. Below it, the
+    files that could not be read to their end."""
     found, costs = manifests(out), stage_costs(out)
     if not found:
         raise QueryError(f"{out}: no finished stage here; is it a run's folder?")
-    rows = []
+    rows, notes = list[dict[str, Any]](), list[str]()
     for name, manifest in found.items():
         size = manifest.kept_bytes
         cost = costs.get(name, {})
@@ -106,6 +108,10 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
                 "rules": manifest.rules,
             }
         )
+        if manifest.parent is None:
+            lost = given_up.given_up(out / name, manifest.files.get("quarantine", []))
+            rows[-1]["given_up"] = [file._asdict() for file in lost]
+            notes += given_up.told(lost)
     head = f"{'stage':<18}{'read':>10}{'kept':>10}{'dropped':>9}{'bad':>6}{'MB out':>9}{'MB/s in':>9}{'s':>8}"
     lines = [head]
     for row in rows:
@@ -115,7 +121,7 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
             f"{row['stage']:<18}{row['read']:>10,}{row['kept']:>10,}{row['dropped']:>9,}{row['quarantined']:>6,}"
             f"{row['bytes'] / 1e6:>9.2f}{speed:>9.2f}{seconds:>8.2f}"
         )
-    return rows, "\n".join(lines)
+    return rows, "\n".join([*lines, *notes])
 
 
 def highlights(out: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pipeline.engines import Engine
 from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
+from pipeline.given_up import given_up, told
 from pipeline.plan import Plan, Planned
 from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, temporary_name, write_json
 from pipeline.shuffle import cut
@@ -355,19 +356,31 @@ class StageRun:
 
     def _judge(self, planned: Planned, totals: _Totals, rows: Rows) -> None:
         """Stops the run where books do not balance, too much is bad, or nothing is left."""
-        limit, name = self.plan.recipe.settings.max_bad, planned.folder
+        name = planned.folder
         if not rows.balanced:
             raise RunError(f"{name}: the books do not balance: {rows}; this is a fault of the stage")
-        if rows.read and rows.quarantined / rows.read > limit:
-            raise RunError(
-                f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), "
-                f"over max_bad {limit:.2%}. Look at {self.plan.out / name / 'quarantine'}, mend the input or raise "
-                "max_bad, and run again."
-            )
+        self._weigh(planned, totals, rows)
         if not rows.kept:
             worst = ", ".join(f"{rule} {n:,}" for rule, n in totals.rules.most_common(3)) or "no records at all"
             drops = self.plan.out / name / "drops"
             raise RunError(f"{name}: nothing is left of {rows.read:,} records ({worst}); see {drops}")
+
+    def _weigh(self, planned: Planned, totals: _Totals, rows: Rows) -> None:
+        """Stops the run where the share of bad records, or that of the input's bytes lost to faults, is over the
+        limit; names the files that were not read to their end."""
+        limit, quarantine = self.plan.recipe.settings.max_bad, self.plan.out / planned.folder / "quarantine"
+        lost, given = totals.counters["bytes_lost"], sum(source.size for source in planned.sources)
+        for bad, of, what in (
+            (rows.quarantined, rows.read, "records are bad"),
+            (lost, given, "bytes of the input could not be read"),
+        ):
+            if of and bad / of > limit:
+                files = given_up(quarantine.parent, totals.files.get("quarantine", [])) if planned.sources else []
+                advice = f"Look at {quarantine}, mend the input or raise max_bad, and run again."
+                message = (
+                    f"{planned.folder}: {bad:,} of {of:,} {what} ({bad / of:.2%}), over max_bad {limit:.2%}. {advice}"
+                )
+                raise RunError("\n".join([message, *told(files)]))
 
     def _commit(self, planned: Planned, totals: _Totals, rows: Rows, fused_bytes: int | None) -> Manifest:
         manifest = Manifest(

@@ -43,8 +43,9 @@ class Columns:
             yield emit
 
     def _fault(self, bad: Bad) -> Emit:
-        row = (f"{self.names.prefix}{bad.position}", f"{self.names.name}:{bad.position}", *bad[1:])
-        return Emit(quarantine=quarantine_rows([row], self.task), counters={"records": 1})
+        place = f"{self.names.name}:{bad.position}"
+        row = (f"{self.names.prefix}{bad.position}", place, bad.reason, bad.detail, bad.head)
+        return Emit(quarantine=quarantine_rows([row], self.task), counters={"records": 1, "bytes_lost": bad.lost})
 
     def _documents(self, first: int, batch: pa.RecordBatch) -> Emit:
         faults: dict[int, tuple[str, str, bytes]] = {}

@@ -30,7 +30,7 @@ def read_parquet(source: Source, fields: Fields, limits: Limits) -> Iterator[Par
     try:
         file = pq.ParquetFile(source.path, pre_buffer=False, buffer_size=1 << 20)
     except FAULTS as error:
-        yield Bad(0, "unreadable_parquet", str(error)[:500])
+        yield Bad(0, "unreadable_parquet", str(error)[:500], lost=source.size)
         return
     with file:
         end = source.end if source.end >= 0 else file.num_row_groups
@@ -44,7 +44,8 @@ def _row_group(file: Any, group: int, first: int, fields: Fields, limits: Limits
     about = file.metadata.row_group(group)
     packed = sum(about.column(k).total_compressed_size for k in range(about.num_columns))
     if about.total_byte_size > min(limits.expanded, max(packed * limits.ratio, 16 << 20)):
-        yield Bad(first, "decompression_bomb", f"row group {group} expands to {about.total_byte_size:,} bytes")
+        detail = f"row group {group} expands to {about.total_byte_size:,} bytes"
+        yield Bad(first, "decompression_bomb", detail, lost=packed)
         return
     mean = about.total_byte_size / max(about.num_rows, 1)
     size = int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(mean, 1))))
@@ -55,7 +56,7 @@ def _row_group(file: Any, group: int, first: int, fields: Fields, limits: Limits
             yield first, batch
             first += len(batch)
     except FAULTS as error:
-        yield Bad(first, "unreadable_row_group", f"row group {group}: {str(error)[:400]}")
+        yield Bad(first, "unreadable_row_group", f"row group {group}: {str(error)[:400]}", lost=packed)
 
 
 def read_saved(path: str) -> Iterator[Part]:
