@@ -58,10 +58,7 @@ def told(files: Sequence[GivenUp]) -> list[str]:
     """A line for each of the first files, fit for a terminal, and how many more there are."""
     from pipeline.queries import printable
 
-    lines = [printable(f"  {f.name}: {f.reason} at {f.position}: {f.detail}") for f in files[:SHOWN]]
-    more = [f"  and {len(files) - SHOWN:,} more"] if len(files) > SHOWN else []
-    return (
-        [f"faults of whole files ({len(files):,}):", *(line.replace("\n", "\\n") for line in lines), *more]
-        if files
-        else []
-    )
+    lines = [printable(f"{f.name}: {f.reason} at {f.position}: {f.detail}") for f in files[:SHOWN]]
+    lines += [f"and {len(files) - SHOWN:,} more"] if len(files) > SHOWN else []
+    head = [f"faults of whole files ({len(files):,}):"] if files else []
+    return head + ["  " + line.replace("\n", "\\n") for line in lines]

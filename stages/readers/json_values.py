@@ -103,6 +103,7 @@ class _Values:
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
         self.window, self.limit = _Window(chunks), limit
         self.array: bool | None = None
+        self.open = False
         self.good, self.between, self.over = b"", b"", 0
         self.told = False
 
@@ -126,19 +127,19 @@ class _Values:
             return
         if window.broken:
             yield Bad(position, window.broken.reason, window.broken.detail)
-        elif self.array:
+        elif self.open:
             yield Bad(position, "truncated_json", "the file ends inside an array")
 
     def _punctuation(self, byte: bytes) -> bool:
-        """Whether that is an array's bracket or comma; if so, moves past it."""
+        """Whether that is an array's bracket or comma; if so, moves past it. A file that begins with an array is one of
+        arrays; its values count wherever they stand, as a stray bracket may have closed the array before them."""
         window = self.window
-        if self.array is None and byte == b"[":
-            self.array = True
-        elif self.array and byte == b"]" and self._follows(window.at + 1, b"[{\r\n"):
-            self.array = None
-        elif not (self.array and byte == b","):
-            self.array = bool(self.array)
+        if self.array is None:
+            self.array = byte == b"["
+        if not self.array or byte not in ((b"]", b",") if self.open else (b"[", b",")):
             return False
+        if byte != b",":
+            self.open = not self.open
         window.at += 1
         return True
 
@@ -154,6 +155,8 @@ class _Values:
     def _value(self) -> tuple[int, bytes]:
         """The value ahead, and the window past it. Raises _FaultError."""
         window = self.window
+        if self.array and window.data.startswith(b"[", window.at):  # no record, and it could hold all the others
+            raise _FaultError(window.at, "an array in an array")
         size = (self._guess() or self._found()) - window.at
         if size > self.limit:
             raise self._too_large()
@@ -284,7 +287,7 @@ class _Values:
             place -= window.more(0)
         reason, detail = fault.reason, fault.detail
         if found is None:
-            self.array, several = None, lines
+            self.open, several = False, lines
             if window.broken and reason == "truncated_json":
                 self.told, reason, detail = True, window.broken.reason, window.broken.detail
         elif layout.pretty or layout.opening:

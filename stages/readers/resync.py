@@ -21,6 +21,9 @@ PRETTY = re.compile(rb"\{[ \t]*+[\r\n]")
 """A record whose first line holds its brace alone."""
 
 FIRST_KEY = re.compile(rb'\{[ \t\r\n]*+"[^"\\\r\n]{0,200}+"[ \t\r\n]*+:')
+MORE = re.compile(rb"[}\]][ \t]*+,[ \t]*+\{[^\r\n]")
+"""Records of an array on one line, it seems."""
+
 SEVERAL = re.compile(rb"[\r\n][ \t\r\n]*+[^ \t\r\n]")
 
 
@@ -88,7 +91,8 @@ def layout_of(data: bytes, at: int, *, whole: bool, array: bool, good: bytes) ->
     before = data[line:at].removeprefix(BOM if whole else b"")
     alone = not before.strip(b" \t[,") and (line > 0 or whole)
     column = len(before) if alone else len(before) - len(before.lstrip(b" \t"))
-    shared = not alone or b"[" in before
+    end = next((found for mark in (b"\n", b"\r") if (found := data.find(mark, at)) >= 0), len(data))
+    shared = not alone or b"[" in before or (array and MORE.search(data, at, end) is not None)
     first = FIRST_KEY.match(good) or FIRST_KEY.match(data, at)
     opening = None
     if shared and first and good.count(first[0]) <= 1:
