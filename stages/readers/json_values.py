@@ -85,15 +85,12 @@ class _Window:
         self.ended = not piece
         return piece
 
-    def skip(self, pattern: re.Pattern[bytes]) -> bool:
-        """Moves past what the pattern, which may be empty, matches; false at the end of the stream."""
+    def skip_blanks(self) -> bool:
+        """Moves past white space; false at the end of the stream."""
         while True:
-            match = pattern.match(self.data, self.at)
-            self.at = match.end() if match else self.at
-            if self.at < len(self.data):
-                return True
-            if self.ended:
-                return False
+            self.at = BLANKS.match(self.data, self.at).end()  # type: ignore[union-attr]
+            if self.at < len(self.data) or self.ended:
+                return self.at < len(self.data)
             self.more(0)
 
 
@@ -112,22 +109,16 @@ class _Values:
         while not window.ended and len(window.data) < len(BOM):
             window.more(len(BOM))
         window.at = len(BOM) if window.data.startswith(BOM) else 0
-        while window.skip(BLANKS):
+        while window.skip_blanks():
             if not self._punctuation(window.data[window.at : window.at + 1]):
                 try:
                     yield self._value()
                 except _FaultError as fault:
                     yield from self._faulty(fault)
-        yield from self._end()
-
-    def _end(self) -> Iterator[Bad]:
-        window = self.window
         position = window.base + len(window.data)
-        if self.told:
-            return
-        if window.broken:
+        if window.broken and not self.told:
             yield Bad(position, window.broken.reason, window.broken.detail)
-        elif self.open:
+        elif self.open and not window.broken:
             yield Bad(position, "truncated_json", "the file ends inside an array")
 
     def _punctuation(self, byte: bytes) -> bool:

@@ -24,6 +24,13 @@ FIRST_KEY = re.compile(rb'\{[ \t\r\n]*+"[^"\\\r\n]{0,200}+"[ \t\r\n]*+:')
 MORE = re.compile(rb"[}\]][ \t]*+,[ \t]*+\{[^\r\n]")
 """Records of an array on one line, it seems."""
 
+NEAR = 512
+"""Bytes before a record in which the beginning of its line is looked for, and after a fault, in which the end of a key
+is looked for that begins before it."""
+
+LOOKED_AT = 1 << 16
+"""Bytes of a line in which further records are looked for."""
+
 SEVERAL = re.compile(rb"[\r\n][ \t\r\n]*+[^ \t\r\n]")
 
 
@@ -47,7 +54,8 @@ class Layout(NamedTuple):
             return []
         found = {place for place, bracket in self._lines(data, at, fault + 1) if bracket == b"{"}
         if self.opening:
-            found |= {match.start(1) for match in self.opening.finditer(data, at) if match.start(1) <= fault}
+            near = self.opening.finditer(data, at, fault + NEAR)
+            found |= {match.start(1) for match in near if match.start(1) <= fault}
         return sorted(found)
 
     def after(self, data: bytes, at: int, fault: int) -> int | None:
@@ -56,14 +64,11 @@ class Layout(NamedTuple):
         That is before a record, or an array's end; or after a brace that closes the broken record.
         """
         line = max(data.rfind(b"\n", at, fault + 1), data.rfind(b"\r", at, fault + 1)) if fault >= at else at
-        found = []
-        for place, bracket in self._lines(data, max(line, at), len(data)):
+        match = self.opening.search(data, at) if self.opening else None
+        for place, bracket in self._lines(data, max(line, at), match.start(1) if match else len(data)):
             if place >= fault and (bracket != b"]" or self.array):
-                found.append(place + (bracket == b"}"))
-                break
-        if self.opening and (match := self.opening.search(data, at)):
-            found.append(match.start(1))
-        return min(found, default=None)
+                return place + (bracket == b"}")
+        return match.start(1) if match else None
 
     def several(self, data: bytes, at: int, end: int) -> bool:
         """Whether [at, end) may hold more than one record, although it ends where one begins."""
@@ -76,6 +81,7 @@ class Layout(NamedTuple):
         return self.shared or SEVERAL.search(data, at, end) is not None
 
     def _lines(self, data: bytes, low: int, high: int) -> Iterator[tuple[int, bytes]]:
+        """The brackets, with their offsets, that are first on their lines and no deeper than the broken record."""
         for match in LINE.finditer(data, low, high):
             if match.start(2) - match.start() - 1 <= self.column and (self.array or not match[1]):
                 yield match.start(2), match[2]
@@ -87,11 +93,13 @@ def layout_of(data: bytes, at: int, *, whole: bool, array: bool, good: bytes) ->
     whole: `data` begins where the stream does. array: the record is an array's. good: the last record before that was
     not broken. Where that one holds its first key twice, nothing tells a record from what is nested in it.
     """
-    line = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
+    low, high = max(0, at - NEAR), at + LOOKED_AT
+    whole = whole and not low
+    line = max(low, data.rfind(b"\n", low, at) + 1, data.rfind(b"\r", low, at) + 1)
     before = data[line:at].removeprefix(BOM if whole else b"")
-    alone = not before.strip(b" \t[,") and (line > 0 or whole)
+    alone = not before.strip(b" \t[,") and (line > low or whole)
     column = len(before) if alone else len(before) - len(before.lstrip(b" \t"))
-    end = next((found for mark in (b"\n", b"\r") if (found := data.find(mark, at)) >= 0), len(data))
+    end = next((found for mark in (b"\n", b"\r") if (found := data.find(mark, at, high)) >= 0), high)
     shared = not alone or b"[" in before or (array and MORE.search(data, at, end) is not None)
     first = FIRST_KEY.match(good) or FIRST_KEY.match(data, at)
     opening = None
