@@ -1,7 +1,8 @@
 """Reads a file, plain or compressed, and gives its bytes in bounded chunks.
 
 A chunk is at most 33 MiB whatever the file claims, so a decompression bomb is met by its limits and not by memory. The
-one trade-off: decoders are fed 1 KiB at a time, to hold that bound and to know what share of a broken file was read.
+one trade-off: decoders are fed little at a time, to hold that bound (Zstandard 1 KiB) and to know what share of a
+broken file was read: a tenth of gzip's speed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import BinaryIO, Protocol
 CHUNK = 1 << 20
 """Bytes asked for at a time, of a plain file or from a decoder."""
 
-READ = 1 << 10
-"""Bytes given at a time to a decoder."""
+READ = 1 << 12
+"""Bytes given at a time to a decoder; of a small file a 64th, so that its share that was read is known too."""
 
 BUFFER = 1 << 18
 """Bytes read at a time from a compressed file."""
@@ -77,12 +78,13 @@ class Stream:
         self.path, self.limits, self.start, self.end = path, limits, start, end
         self.codec = compression(path)
         self.consumed = self.expanded = self.unread = self.size = 0
-        self._fruitful = 0
+        self._fruitful, self._step = 0, READ
 
     def __iter__(self) -> Iterator[bytes]:
         """The chunks, in order."""
         with open(self.path, "rb", buffering=BUFFER if self.codec else 0) as file:
             self.size = os.fstat(file.fileno()).st_size
+            self._step = max(1 << 8, min(READ, self.size >> 6))
             file.seek(self.start)
             yield from gathered(self._expand(file, _decoder(self.codec))) if self.codec else self._plain(file)
 
@@ -111,18 +113,18 @@ class Stream:
             raise
 
     def _members(self, file: BinaryIO, new: Callable[[], Decoder]) -> Iterator[bytes]:
-        rest = self._read(file, READ)
+        rest = self._read(file, self._step)
         while rest:
             decoder = new()
             while not decoder.eof:
                 data = b""
-                if decoder.needs_input and not (data := rest or self._read(file, READ)):
+                if decoder.needs_input and not (data := rest or self._read(file, self._step)):
                     raise Broken("truncated_stream", f"the {self.codec} data ends early at byte {self.consumed}")
                 rest = b""
                 if out := self._decode(decoder, data):
                     yield out
             rest = decoder.unused_data.lstrip(b"\0")
-            while not rest and (data := self._read(file, READ)):  # padding with zeros is legal between members
+            while not rest and (data := self._read(file, self._step)):  # padding with zeros is legal between members
                 rest = data.lstrip(b"\0")
 
     def _decode(self, decoder: Decoder, data: bytes) -> bytes:
