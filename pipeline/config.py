@@ -36,7 +36,11 @@ class Settings(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Seeds every choice that is left to chance; same seed, same bytes.")
     max_bad: float = Field(
-        0.01, ge=0, le=1, description="Share of a stage's records in quarantine at which the run stops."
+        0.01,
+        ge=0,
+        le=1,
+        description="The run stops beyond this share of a stage's records in quarantine, or of the input's bytes lost "
+        "to faults that took more than one record.",
     )
     intermediates: Literal["keep", "fuse"] = Field(
         "keep",

@@ -16,6 +16,7 @@ from typing import Any
 
 import xxhash
 
+from pipeline import given_up
 from pipeline.config import find_stage, stage_refs
 from pipeline.plan import Plan
 from pipeline.quarantine import faults
@@ -123,11 +124,12 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
 
 def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
     """Per stage: rows read, kept, dropped, quarantined, text bytes, tokens of packed rows, wall and CPU seconds; as
-    rows and as a table, with what is in quarantine. Raises QueryError where no stage has written anything."""
+    rows and as a table, with what is in quarantine and the files that could not be read to their end. Raises QueryError
+    where no stage has written anything."""
     found, costs, seen = manifests(out), stage_costs(out), stages_found(out)
     if not seen:
         raise QueryError(f"{out}: no stage has written anything here; is it a run's folder?")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, manifest in found.items():
         cost = costs.get(name, {})
         rows.append(
@@ -150,6 +152,10 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
         bad = faults(out / name, stage.files.get("quarantine", ()))
         if stage.stopped or bad.count:
             lines.append(f"{name}: {'stopped, ' if stage.stopped else ''}{bad.line()}")
+    for name in (name for name, manifest in found.items() if manifest.parent is None):
+        lost = given_up.given_up(out / name, seen[name].files.get("quarantine", ()))
+        next(row for row in rows if row["stage"] == name)["given_up"] = [file._asdict() for file in lost]
+        lines += given_up.told(lost)
     return rows, printable("\n".join(lines))
 
 

@@ -22,6 +22,7 @@ from pipeline.engines import Engine
 from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
+from pipeline.given_up import given_up, told
 from pipeline.plan import Plan, Planned
 from pipeline.quarantine import faults
 from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, temporary_name, write_json
@@ -356,20 +357,32 @@ class StageRun:
 
     def _judge(self, planned: Planned, totals: _Totals, rows: Rows) -> None:
         """Stops the run where books do not balance, too much is bad, or nothing is left."""
-        limit, name = self.plan.recipe.settings.max_bad, planned.folder
+        name = planned.folder
         if not rows.balanced:
             raise RunError(f"{name}: the books do not balance: {rows}; this is a fault of the stage")
-        if rows.read and rows.quarantined / rows.read > limit:
-            bad = faults(self.plan.out / name, [file.name for file in totals.files.get("quarantine", [])])
-            raise RunError(
-                f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), "
-                f"over max_bad {limit:.2%}: {bad.line()}. See more with `gristmill sample {self.plan.out} {name} "
-                "--quarantined`; mend the input or raise max_bad, and run again."
-            )
+        self._weigh(planned, totals, rows)
         if not rows.kept:
             worst = ", ".join(f"{rule} {n:,}" for rule, n in totals.rules.most_common(3)) or "no records at all"
             drops = self.plan.out / name / "drops"
             raise RunError(f"{name}: nothing is left of {rows.read:,} records ({worst}); see {drops}")
+
+    def _weigh(self, planned: Planned, totals: _Totals, rows: Rows) -> None:
+        """Stops the run where the share of bad records, or that of the input's bytes lost to faults, is over the
+        limit; names the files that were not read to their end."""
+        limit, root = self.plan.recipe.settings.max_bad, self.plan.out / planned.folder
+        lost, given = totals.counters["bytes_lost"], sum(source.size for source in planned.sources)
+        for bad, of, what in (
+            (rows.quarantined, rows.read, "records are bad"),
+            (lost, given, "bytes of the input could not be read"),
+        ):
+            if of and bad / of > limit:
+                files = [file.name for file in totals.files.get("quarantine", [])]
+                message = (
+                    f"{planned.folder}: {bad:,} of {of:,} {what} ({bad / of:.2%}), over max_bad {limit:.2%}: "
+                    f"{faults(root, files).line()}. See more with `gristmill sample {self.plan.out} {planned.folder} "
+                    "--quarantined`; mend the input or raise max_bad, and run again."
+                )
+                raise RunError("\n".join([message, *told(given_up(root, files) if planned.sources else [])]))
 
     def _commit(self, planned: Planned, totals: _Totals, rows: Rows, fused_bytes: int | None) -> Manifest:
         manifest = Manifest(

@@ -20,12 +20,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pipeline.rows import DOCUMENT, PAYLOAD, with_field
 from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
 from stages.readers import paths
+from stages.readers.beginning import foreign_encoding
+from stages.readers.records import HEAD, Bad, Item, lines
 from stages.readers.rows import Fields
-from stages.readers.streams import Broken, Limits, Stream
+from stages.readers.streams import RATIO_FROM, Broken, Limits, Stream
 
 Format = Literal["jsonl", "json", "parquet", "csv", "tsv", "text", "warc", "wet", "datasets"]
 WEB = ("warc", "wet")
 TABULAR = ("parquet", "datasets")
+TEXTUAL = ("jsonl", "json", "csv", "tsv", "text")
 
 
 class FieldMap(BaseModel):
@@ -46,6 +49,11 @@ class FieldMap(BaseModel):
     )
     documents: Literal["file", "line", "block"] = Field(
         "file", description="Plain text only: a document per file, per line, or per block between blank lines."
+    )
+    quote: Literal["double", "none"] | None = Field(
+        None,
+        description="CSV and TSV only. double: a field may stand in quotation marks; none: they are part of the text. "
+        "If not given: double for CSV, none for TSV.",
     )
 
 
@@ -78,7 +86,8 @@ class Ingest(FieldMap, Stage):
 
     `source` is "name:position": a byte offset in the (expanded) file, or a row number. An id of the source's own that
     occurs twice is kept twice; `source` tells the two apart. Counters: records (kept and quarantined), bytes_read,
-    skipped_* (parts of a WARC that are no documents).
+    bytes_lost (of the files as stored: what faults took that is in no record), skipped_* (parts of a WARC that are no
+    documents).
     """
 
     version: ClassVar[int] = 2
@@ -94,7 +103,13 @@ class Ingest(FieldMap, Stage):
         64 << 20, gt=0, description="A longer record is quarantined, and never held in memory."
     )
     max_ratio: float = Field(
-        1000, gt=1, description="Expanded over compressed size, from 16 MiB on, at which a file counts as a bomb."
+        1000, gt=1, description="Expanded over compressed size, beyond `ratio_from`, at which a file counts as a bomb."
+    )
+    ratio_from: int = Field(
+        RATIO_FROM,
+        gt=0,
+        description="Expanded bytes of a file up to which no ratio counts: so much costs little time and disk, and "
+        "templated pages expand some thousandfold.",
     )
     max_expanded_bytes: int = Field(256 << 30, gt=0, description="Bytes to which one file may expand.")
     piece_bytes: int = Field(
@@ -171,11 +186,14 @@ class Ingest(FieldMap, Stage):
         elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("fastwarc"):
             yield Problem(loc, "WARC and WET need fastwarc: pip install 'gristmill[warc]'")
         else:
-            yield from self._check_fields(k, next(path for path in files if path.stat().st_size))
+            first = next(path for path in files if path.stat().st_size)
+            fault = _encoding_fault(first) if entry.form(first.name) in TEXTUAL else None
+            yield from [Problem(loc, fault)] if fault else self._check_fields(k, first)
 
     def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
         """Problems of fields that the input's first file has not, or more than once, where its columns can be told."""
-        columns = _columns(path, str(self.inputs[k].form(path.name)))
+        form = str(self.inputs[k].form(path.name))
+        columns = _columns(path, form, quoted=self._quoted(k, form))
         text = "html_field" if self._setting(k, "html_field") else "text_field"
         for field in (text, "id_field"):
             wanted = self._setting(k, field)
@@ -188,6 +206,9 @@ class Ingest(FieldMap, Stage):
     def _setting(self, k: int, name: str) -> Any:
         """A field of `FieldMap` for input k."""
         return getattr(self.inputs[k], name)
+
+    def _quoted(self, k: int, form: str) -> bool:
+        return (self._setting(k, "quote") or ("none" if form == "tsv" else "double")) == "double"
 
     def _fields(self, k: int, form: str) -> Fields:
         own = {name: self._setting(k, name) for name in FieldMap.model_fields}
@@ -228,24 +249,44 @@ class Ingest(FieldMap, Stage):
         yield Emit(counters={"bytes_read": source.size})
 
     def _rows(self, source: Source, form: str, fields: Fields, task: Task) -> Iterator[Emit]:
-        from stages.readers import text, warc
-        from stages.readers.records import JsonValues, lines
+        from stages.readers import beginning, warc
         from stages.readers.rows import Rows
 
         stream = Stream(source.path, self._limits(), source.start, source.end)
         if form in WEB:
             items = warc.read_warc(stream, fields.max_bytes)
-        elif form in ("jsonl", "json"):
-            items = text.read_json(stream, fields, source.start, lines if form == "jsonl" else JsonValues())
-        elif form in ("csv", "tsv"):
-            items = text.read_csv(stream, fields, source.start, "\t" if form == "tsv" else ",")
         else:
-            items = text.read_text(stream, fields, source.start, self._setting(source.input, "documents"))
-        yield from Rows(source.name, fields, task, self._schema()).gather(items)
-        yield Emit(counters={"bytes_read": stream.consumed})
+            head, chunks = beginning.taken_off(stream)
+            items = self._textual(source, form, fields, head, chunks)
+        rows = Rows(source.name, fields, task, self._schema())
+        yield from rows.gather(items)
+        lost = stream.stored(rows.lost) + stream.unread
+        yield Emit(counters={"bytes_read": stream.consumed, "bytes_lost": lost})
+
+    def _textual(
+        self, source: Source, form: str, fields: Fields, head: bytes, chunks: Iterator[bytes]
+    ) -> Iterator[Item]:
+        """The records of a file that is UTF-8; `head` are its first bytes, `chunks` all of them."""
+        from stages.readers import beginning, delimited, text
+
+        if source.start == 0 and (encoding := foreign_encoding(head)):
+            detail = f"{Path(source.path).name} is {encoding}, not UTF-8"
+            return iter([Bad(0, "not_utf8", detail, head[:HEAD], sum(map(len, chunks)))])
+        whole = source.start == 0 and source.end < 0
+        scan = beginning.line_scanner(head) if whole else lines
+        if form == "jsonl":
+            return text.read_json(chunks, fields, source.start, scan)
+        if form == "json":
+            return text.read_json_values(chunks, fields)
+        if form in ("csv", "tsv"):
+            quoted = self._quoted(source.input, form)
+            return delimited.read_delimited(chunks, fields, "\t" if form == "tsv" else ",", scan, quoted=quoted)
+        documents = self._setting(source.input, "documents")
+        scan = beginning.text_scanner(head, documents) if whole else scan
+        return text.read_text(chunks, fields, source.start, scan, documents)
 
     def _limits(self) -> Limits:
-        return Limits(self.max_ratio, self.max_expanded_bytes)
+        return Limits(self.max_ratio, self.max_expanded_bytes, self.ratio_from)
 
     def _schema(self) -> pa.Schema:
         """With `payload` if any input may carry pages: a web archive, an HTML field, files yet to be found."""
@@ -285,7 +326,22 @@ def _nothing(path: str, folders: Sequence[Path]) -> str:
     return f"{path}: no such file or folder"
 
 
-def _columns(path: Path, form: str) -> list[str] | None:
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, plain or compressed."""
+    return next(iter(Stream(str(path), Limits(1e9, 1 << 40))), b"")
+
+
+def _encoding_fault(path: Path) -> str | None:
+    """What is wrong with the encoding of a text file, where that can be told (the run will say the rest)."""
+    try:
+        encoding = foreign_encoding(_head(path))
+    except (OSError, Broken):
+        return None
+    told = f"{path.name} is {encoding}, not UTF-8; convert it, as with: iconv -f {encoding} -t UTF-8"
+    return told if encoding else None
+
+
+def _columns(path: Path, form: str, *, quoted: bool) -> list[str] | None:
     """The columns of a Parquet, CSV or TSV file; None where they cannot be told (the run will say why)."""
     import pyarrow.parquet as pq
 
@@ -293,10 +349,11 @@ def _columns(path: Path, form: str) -> list[str] | None:
         if form == "parquet":
             return list(pq.read_schema(path).names)
         if form in ("csv", "tsv"):
-            head = next(iter(Stream(str(path), Limits(1e9, 1 << 40))), b"").removeprefix(b"\xef\xbb\xbf")
-            return next(
-                csv.reader(io.StringIO(head.decode(errors="replace")), delimiter="\t" if form == "tsv" else ",")
-            )
-    except (OSError, ValueError, csv.Error, Broken, pa.ArrowException):
+            text = io.StringIO(_head(path).removeprefix(b"\xef\xbb\xbf").decode(errors="replace"), newline=None)
+            delimiter = "\t" if form == "tsv" else ","
+            rows = csv.reader(text, delimiter=delimiter)
+            plain = (line.rstrip("\n").split(delimiter) for line in text)
+            return next(row for row in (rows if quoted else plain) if any(row))
+    except (OSError, ValueError, StopIteration, csv.Error, Broken, pa.ArrowException):
         return None
     return None

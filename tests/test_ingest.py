@@ -110,7 +110,7 @@ def test_csv_and_tsv_with_quoted_newlines(tmp_path: Path, delimiter: str) -> Non
     writer.writerows(DOCS)
     name = "a.csv" if delimiter == "," else "a.tsv"
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode())
-    rows, bad = read(ingest(name), tmp_path)
+    rows, bad = read(ingest(name, quote="double"), tmp_path)
     assert [row["text"] for row in rows] == [doc["text"] for doc in DOCS]
     assert json.loads(rows[7]["meta"]) == {"n": "7"}
     assert bad == []

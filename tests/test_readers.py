@@ -17,14 +17,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.readers.records import Bad, BlankLines, Item, JsonValues, Passed, Record, lines, records
+from stages.readers.records import AnyLines, Bad, BlankLines, Item, Passed, Record, lines, records
 from stages.readers.rows import Fields
 from stages.readers.streams import Broken, Limits, Stream
-from stages.readers.text import read_json, read_text
+from stages.readers.text import read_json, read_json_values, read_text
 from stages.readers.warc import read_warc
 from tests import oracles_ingest as oracles
 
-LIMITS = Limits(1000.0, 1 << 40)
+LIMITS = Limits(1000.0, 1 << 40, 16 << 20)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".zst": zstandard.compress,
@@ -95,7 +95,7 @@ def test_a_flipped_byte_is_found(tmp_path: Path, suffix: str) -> None:
 def test_bombs_stop_early_in_little_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bomb{suffix}"
     path.write_bytes(COMPRESS[suffix](bytes(150 << 20)))
-    for limits, most in ((Limits(500.0, 1 << 40), 80 << 20), (Limits(1e9, 5 << 20), 5 << 20)):
+    for limits, most in ((Limits(500.0, 1 << 40, 16 << 20), 80 << 20), (Limits(1e9, 5 << 20), 5 << 20)):
         got, reason = 0, ""
         with memory() as peak:
             try:
@@ -139,11 +139,17 @@ def test_a_line_over_the_limit_is_passed_over_in_bounded_memory() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"a", b"\n", b" ", b"\r\n", b"\t", b"word", b"\n\n"])).map(b"".join), st.integers(1, 9)
+    st.lists(st.sampled_from([b"a", b"\n", b" ", b"\r\n", b"\r", b"\t", b"word", b"\n\n"])).map(b"".join),
+    st.integers(1, 9),
 )
 def test_scanners_are_their_slow_twins(data: bytes, size: int) -> None:
     assert [r[1] for r in records(chunked(data, size), lines, 1 << 20)] == oracles.lines(data)
-    blocks = [r.values["text"] for r in read_text(chunked(data, size), Fields(), 0, "block") if isinstance(r, Record)]
+    assert [r[1] for r in records(chunked(data, size), AnyLines(), 1 << 20)] == data.splitlines(keepends=True)
+    blocks = [
+        r.values["text"]
+        for r in read_text(chunked(data, size), Fields(), 0, BlankLines(), "block")
+        if isinstance(r, Record)
+    ]
     assert blocks == oracles.blank_line_blocks(data)
 
 
@@ -158,14 +164,14 @@ VALUES = st.recursive(
 @given(st.lists(st.dictionaries(STRINGS, VALUES, max_size=3), max_size=5), st.integers(1, 7), st.booleans())
 def test_json_values_are_those_of_the_json_module(docs: list[dict[str, Any]], size: int, array: bool) -> None:
     data = json.dumps(docs, indent=1) if array else "\n".join(json.dumps(doc, ensure_ascii=False) for doc in docs)
-    items = list(read_json(chunked(data.encode(), size), Fields(), 0, JsonValues()))
+    items = list(read_json_values(chunked(data.encode(), size), Fields()))
     assert [item.values for item in items if isinstance(item, Record)] == docs
     assert len(items) == len(docs)
 
 
 @given(st.binary(max_size=60), st.integers(1, 9))
 def test_no_bytes_break_a_scanner_and_none_are_lost(data: bytes, size: int) -> None:
-    for scan in (lines, BlankLines(), JsonValues()):
+    for scan in (lines, AnyLines(), BlankLines()):
         found = [r for r in records(chunked(data, size), scan, 1 << 20) if not isinstance(r, Bad)]
         assert b"".join(r[1] for r in found) == data
         assert [r[0] for r in found] == np.cumsum([0, *(len(r[1]) for r in found)])[:-1].tolist()

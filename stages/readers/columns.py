@@ -54,6 +54,8 @@ class Columns:
         """Rows that could not be read, each of them bad."""
         listed = min(lost.rows, LOST_ROWS)
         more = f"; {lost.rows - listed:,} more are lost than are listed" if lost.rows > listed else ""
+        if lost.bytes:
+            yield Emit(counters={"records": 0, "bytes_lost": lost.bytes})
         for start in range(0, min(listed, left), BATCH_ROWS):
             stop = min(start + BATCH_ROWS, listed, left)
             yield self._bad([(lost.first + k, lost.reason, lost.detail + more, b"") for k in range(start, stop)])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from pipeline.stage import resolve
+from stages.readers.beginning import foreign_encoding
 from stages.readers.streams import SUFFIXES, compression
 
 FORMATS = {
@@ -86,13 +87,17 @@ def _name(found: tuple[Path, str]) -> str:
 
 
 def line_pieces(path: Path, size: int) -> Iterator[tuple[int, int]]:
-    """[start, end) of pieces of about `size` bytes that begin at line starts; one for a small or compressed file."""
+    """[start, end) of pieces of about `size` bytes that begin at line starts; one for a file that is small, compressed
+    or not UTF-8."""
     total = path.stat().st_size
     if compression(path.name) or total <= size:
         yield 0, -1
         return
     start = 0
     with path.open("rb") as file:
+        if foreign_encoding(file.read(1 << 10)):
+            yield 0, -1
+            return
         while start < total:
             file.seek(min(start + size, total) - 1)
             while (line := file.readline(1 << 20)) and not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Cuts a stream of bytes into records: lines, blocks between blank lines, or JSON values.
+"""Cuts a stream of bytes into records: lines, or blocks between blank lines.
 
 Reads chunks, gives (position, bytes) pairs; a scanner tells where records end, `records` holds what is still open. The
 one trade-off: never more than one record's limit is held, so of a longer record only the head is left.
@@ -22,14 +22,22 @@ HEAD = 4096
 SPACE = b" \t\r\n"
 """JSON's white space."""
 
+BOM = b"\xef\xbb\xbf"
+"""How a file may begin that is UTF-8."""
+
 
 class Bad(NamedTuple):
-    """A record that cannot be a document: where it starts, a short slug, what is wrong, its first bytes."""
+    """A record that cannot be a document: where it starts, a short slug, what is wrong, its first bytes.
+
+    lost: bytes of the stream that were not read as records because of it. 0 where the fault is one record's; the size
+    of what was passed over where that may have held several, or is too large to be looked at.
+    """
 
     position: int
     reason: str
     detail: str
     head: bytes = b""
+    lost: int = 0
 
 
 class Record(NamedTuple):
@@ -73,7 +81,7 @@ class _Open:
         position, size, data = self.position, self.size, b"".join(self.pieces)
         self.position, self.size, self.pieces = position + size, 0, []
         if size > self.limit:
-            return Bad(position, "record_too_large", f"{size:,} bytes, the limit is {self.limit:,}", data[:HEAD])
+            return Bad(position, "record_too_large", f"{size:,} bytes, the limit is {self.limit:,}", data[:HEAD], size)
         return position, data
 
 
@@ -108,74 +116,40 @@ def lines(chunk: bytes) -> NDArray[np.int64]:
     return np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + 1
 
 
-class BlankLines:
-    """A record ends with each blank line (nothing in it but white space)."""
+class AnyLines:
+    """A record ends with each line feed, each carriage return and line feed, and each carriage return by itself."""
 
     def __init__(self) -> None:
         """At the start of a stream."""
-        self._blank = True
+        self._open = False
+
+    def __call__(self, chunk: bytes) -> NDArray[np.int64]:
+        """The ends of the lines of the next chunk; 0 where the last chunk's return was a line end by itself."""
+        data = np.frombuffer(chunk, np.uint8)
+        follows = data[1:] != ord("\n")
+        ends = data == ord("\n")
+        ends[:-1] |= (data[:-1] == ord("\r")) & follows
+        begins = self._open and len(chunk) > 0 and data[0] != ord("\n")
+        self._open = chunk.endswith(b"\r") if chunk else self._open
+        cuts: NDArray[np.int64] = np.flatnonzero(ends) + 1
+        return np.concatenate([[0], cuts]) if begins else cuts
+
+
+class BlankLines:
+    """A record ends with each blank line (nothing in it but white space)."""
+
+    def __init__(self, end: bytes = b"\n") -> None:
+        """At the start of a stream; `end` is the byte that ends a line."""
+        self._blank, self._end = True, ord(end)
         self._table = np.ones(256, np.int64)
         self._table[list(b" \t\r\n\v\f")] = 0
 
     def __call__(self, chunk: bytes) -> NDArray[np.int64]:
         """The ends of the blank lines of the next chunk."""
         data = np.frombuffer(chunk, np.uint8)
-        ends = np.flatnonzero(data == ord("\n"))
+        ends = np.flatnonzero(data == self._end)
         inked = np.concatenate([[0 if self._blank else -1], np.cumsum(self._table[data])])
         at = inked[np.concatenate([[0], ends + 1])]
         self._blank = bool(inked[-1] == (at[-1]))
         blank: NDArray[np.int64] = ends[np.diff(at) == 0] + 1
         return blank
-
-
-class JsonValues:
-    """A record ends with each value: of an array, if the stream's first one is an array, else of the top level.
-
-    In an array the brackets and commas between the values are records of their own, to be passed over.
-    """
-
-    def __init__(self) -> None:
-        """At the start of a stream."""
-        self._array: bool | None = None
-        self._depth, self._in_string, self._escape = 0, 0, False
-        self._step = np.zeros(256, np.int64)
-        self._step[list(b"[{")], self._step[list(b"]}")] = 1, -1
-        self._mark = np.zeros(256, np.bool_)
-        self._mark[list(b"[]{},")] = True
-
-    def __call__(self, chunk: bytes) -> NDArray[np.int64]:
-        """The ends of the values of the next chunk."""
-        if self._array is None and (begun := chunk.removeprefix(b"\xef\xbb\xbf").lstrip(SPACE)):
-            self._array = begun.startswith(b"[")
-        data = np.frombuffer(chunk, np.uint8)
-        quotes = self._quotes(data)
-        marks = np.flatnonzero(self._mark[data])
-        inside = (np.searchsorted(quotes, marks) + self._in_string) & 1
-        marks = marks[inside == 0]
-        self._in_string = (self._in_string + len(quotes)) & 1
-        steps = self._step[data[marks]]
-        depths = self._depth + np.cumsum(steps)
-        self._depth = int(depths[-1]) if len(depths) else self._depth
-        closed = marks[(steps < 0) & (depths == 0)]
-        ends: NDArray[np.int64] = closed + 1
-        if not self._array:
-            return ends
-        parts = np.concatenate([closed, marks[(depths == 1) & (steps >= 0)]])  # "]", then "[" and ","
-        return np.unique(np.concatenate([parts, parts + 1]))
-
-    def _quotes(self, data: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Offsets of the quotation marks that no backslash escapes: one after an odd run of them is escaped."""
-        slashes = np.flatnonzero(data == ord("\\"))
-        order = np.arange(len(slashes))
-        first = np.diff(slashes, prepend=-2) != 1
-        place = order - np.maximum.accumulate(np.where(first, order, 0))
-        if self._escape:  # the last chunk ended in an escaping backslash: the run at 0, if any, is one longer
-            place += np.cumsum(first) == 1 if len(slashes) and slashes[0] == 0 else 0
-        escaping = slashes[place % 2 == 0]
-        quotes = np.flatnonzero(data == ord('"'))
-        quotes = quotes[~np.isin(quotes - 1, escaping)]
-        if self._escape and len(quotes) and quotes[0] == 0:
-            quotes = quotes[1:]
-        if len(data):
-            self._escape = bool(len(escaping)) and int(escaping[-1]) == len(data) - 1
-        return quotes

@@ -102,12 +102,13 @@ class _Batch:
 
 
 class Rows:
-    """Turns one source's items into Emits."""
+    """Turns one source's items into Emits. `lost`: bytes of the stream that faults took beside their own records."""
 
     def __init__(self, name: str, fields: Fields, task: Task, schema: pa.Schema) -> None:
         """name: the source's; schema: of the rows, with or without `payload`."""
         self.names, self.fields, self.task, self.schema = Names(name), fields, task, schema
         self._prefix, self._used, self._batch = self.names.prefix, fields.used, _Batch()
+        self.lost = 0
 
     def gather(self, items: Iterable[Item]) -> Iterator[Emit]:
         """Batches of what the items give: at most `task.limit` records, kept or bad."""
@@ -130,6 +131,7 @@ class Rows:
                 return self._document(item)
             except UnfitError as error:
                 item = Bad(item.position, error.reason, error.detail, error.head or _head(item.values))
+        self.lost += item.lost
         place = f"{self.names.name}:{item.position}"
         self._batch.bad.append((f"{self._prefix}{item.position}", place, item.reason, item.detail, item.head))
         self._batch.size += len(item.head)

@@ -18,7 +18,7 @@ from pipeline.stage import Source
 from stages.readers.layouts import opened, row_sizes
 from stages.readers.row_groups import Plan, plan
 from stages.readers.rows import BATCH_BYTES, Fields
-from stages.readers.streams import RATIO_FROM, Broken, Limits
+from stages.readers.streams import Broken, Limits
 from stages.readers.times import widest
 
 ROWS = 1000
@@ -32,12 +32,14 @@ DECODED_FROM = 4 << 30
 
 
 class Lost(NamedTuple):
-    """Rows [first, first + rows) of a source that cannot be read: a short slug, and what is wrong."""
+    """Rows [first, first + rows) of a source that cannot be read: a short slug, what is wrong, and the stored bytes of
+    rows that cannot be counted."""
 
     first: int
     rows: int
     reason: str
     detail: str
+    bytes: int = 0
 
 
 OPEN: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
@@ -58,7 +60,7 @@ def read_parquet(source: Source, fields: Fields, limits: Limits) -> Iterator[Par
         file = pq.ParquetFile(source.path, **OPEN)
         names = file.schema_arrow.names
     except FAULTS as error:
-        yield Lost(0, 1, "unreadable_parquet", _said(error))
+        yield Lost(0, 1, "unreadable_parquet", _said(error), source.size)
         return
     with file:
         end = source.end if source.end >= 0 else file.num_row_groups
@@ -93,7 +95,7 @@ def _row_group(file: Any, path: str, group: int, fields: Fields, limits: Limits)
     packed = min(sum(about.column(k).total_compressed_size for k in range(about.num_columns)), os.path.getsize(path))
     known = file.schema_arrow.names
     wanted = None if fields.meta is None else [n for n in known if n in fields.used or n in fields.meta]
-    if about.total_byte_size > min(limits.expanded, max(packed * limits.ratio, RATIO_FROM)):
+    if about.total_byte_size > min(limits.expanded, max(packed * limits.ratio, limits.ratio_from)):
         raise Broken("decompression_bomb", f"row group {group} expands to {about.total_byte_size:,} bytes")
     how = plan(file, path, group, wanted)
     if how.fixed > min(limits.expanded, max(packed * limits.ratio, DECODED_FROM)):

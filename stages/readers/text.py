@@ -1,12 +1,11 @@
-"""Reads JSONL, JSON, CSV, TSV and plain text: a stream of bytes in, records out.
+"""Reads JSONL, JSON and plain text: a stream of bytes in, records out.
 
-A fault ends one record, never the file. The one trade-off: each record is parsed for itself (orjson, the csv module),
-so that the single bad one is found.
+A fault ends one record, never the file. The one trade-off: each record is parsed for itself (orjson), so that the
+single bad one is found.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -14,36 +13,24 @@ from typing import Any
 
 import orjson
 
-from stages.readers.records import (
-    HEAD,
-    SPACE,
-    Bad,
-    BlankLines,
-    Item,
-    JsonValues,
-    Record,
-    Scanner,
-    lines,
-    records,
-    whole,
-)
+from stages.readers.json_values import json_values
+from stages.readers.records import BOM, HEAD, SPACE, Bad, Item, Record, Scanner, records
 from stages.readers.rows import DEPTH, HALF_PAIR, SURROGATE, Fields, UnfitError, decoded, too_deep
-
-BOM = b"\xef\xbb\xbf"
-PUNCTUATION = (b"", b"[", b"]", b",")
-"""What `JsonValues` cuts out beside the values of an array."""
 
 
 def read_json(chunks: Iterable[bytes], fields: Fields, start: int, scan: Scanner) -> Iterator[Item]:
-    """JSON objects: one a line with `lines`, of an array or of the top level with `JsonValues`."""
-    skipped = PUNCTUATION if isinstance(scan, JsonValues) else (b"",)
+    """JSON objects, one a line; `scan` cuts the lines."""
     for item in records(chunks, scan, fields.max_bytes, start):
         if isinstance(item, Bad):
             yield item
-            continue
-        position, data = item
-        if (data := _unmarked(position, data).strip(SPACE)) not in skipped:
-            yield _object(position, data, fields.replace)
+        elif data := _unmarked(*item).strip(SPACE):
+            yield _object(item[0], data, fields.replace)
+
+
+def read_json_values(chunks: Iterable[bytes], fields: Fields) -> Iterator[Item]:
+    """JSON objects of an array or of the top level, however they lie in lines."""
+    for item in json_values(chunks, fields.max_bytes):
+        yield item if isinstance(item, Bad) else _object(*item, fields.replace)
 
 
 def _object(position: int, data: bytes, replace: bool) -> Record | Bad:
@@ -111,11 +98,10 @@ def _finite(digits: str) -> float:
     return number
 
 
-def read_text(chunks: Iterable[bytes], fields: Fields, start: int, documents: str) -> Iterator[Item]:
-    """Plain text: `documents` is "file", "line" or "block" (blank lines between); white space alone is passed over."""
-    scans: dict[str, Scanner] = {"file": whole, "line": lines, "block": BlankLines()}
+def read_text(chunks: Iterable[bytes], fields: Fields, start: int, scan: Scanner, documents: str) -> Iterator[Item]:
+    """Plain text: `scan` cuts documents, each a "file", "line" or "block"; white space alone is no document."""
     edges = {"file": b"", "line": b"\r\n", "block": b" \t\r\n\v\f"}[documents]
-    for item in records(chunks, scans[documents], fields.max_bytes, start):
+    for item in records(chunks, scan, fields.max_bytes, start):
         if isinstance(item, Bad):
             yield item
             continue
@@ -126,73 +112,3 @@ def read_text(chunks: Iterable[bytes], fields: Fields, start: int, documents: st
 
 def _unmarked(position: int, data: bytes) -> bytes:
     return data.removeprefix(BOM) if position == 0 else data
-
-
-class _Lines(Iterator[str]):
-    """Lines for `csv.reader`, which takes as many as a record needs; keeps where the record began, and its fault."""
-
-    def __init__(self, items: Iterator[tuple[int, bytes] | Bad], fields: Fields) -> None:
-        self.items, self.fields = items, fields
-        self.position, self.size, self.head = -1, 0, b""
-        self.fault: Bad | None = None
-
-    def begin(self) -> None:
-        """The next line is the first of a record."""
-        self.position, self.size, self.head, self.fault = -1, 0, b"", None
-
-    def __next__(self) -> str:
-        item = next(self.items)
-        position, data = (item.position, item.head) if isinstance(item, Bad) else item
-        if self.position < 0:
-            self.position, self.head = position, data[:HEAD]
-        self.size += len(data)
-        if isinstance(item, Bad) or self.size > self.fields.max_bytes:
-            bad = item if isinstance(item, Bad) else Bad(0, "record_too_large", f"over {self.fields.max_bytes:,} bytes")
-            self.fault = bad._replace(position=self.position, head=self.head)
-            raise _FaultyLineError
-        try:
-            return _unmarked(position, data).decode()
-        except UnicodeDecodeError as error:
-            if not self.fields.replace:
-                self.fault = Bad(
-                    self.position, "invalid_utf8", f"byte {position + error.start}: {error.reason}", self.head
-                )
-            return data.decode(errors="replace")
-
-
-class _FaultyLineError(Exception):
-    """A line that ends its record: the record starts anew with the line after it."""
-
-
-def read_csv(chunks: Iterable[bytes], fields: Fields, start: int, delimiter: str) -> Iterator[Item]:
-    """CSV or TSV with a header line and quoted newlines: RFC 4180 as the csv module reads it, strictly."""
-    csv.field_size_limit(max(csv.field_size_limit(), fields.max_bytes + 1))
-    source = _Lines(records(chunks, lines, fields.max_bytes, start), fields)
-    rows = _rows(source, csv.reader(source, delimiter=delimiter, strict=True))
-    header: list[str] | None = None
-    for row in rows:
-        if isinstance(row, Bad):
-            yield row
-        elif header is None:
-            header = row
-            if (wanted := fields.html or fields.text) not in header:
-                yield Bad(0, "missing_field", f"no column {wanted!r} in: {', '.join(header)}"[:500])
-                return
-        elif len(row) == len(header):
-            yield Record(source.position, dict(zip(header, row, strict=True)))
-        elif row:
-            yield Bad(source.position, "csv_error", f"{len(row)} fields, the header has {len(header)}", source.head)
-
-
-def _rows(source: _Lines, reader: Iterator[list[str]]) -> Iterator[list[str] | Bad]:
-    while True:
-        source.begin()
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except _FaultyLineError:
-            row = []
-        except csv.Error as error:
-            source.fault = source.fault or Bad(source.position, "csv_error", str(error), source.head)
-        yield source.fault or row
