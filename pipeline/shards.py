@@ -33,7 +33,7 @@ GONE = ".gone"
 LOW_CARDINALITY = frozenset({"lang", "stage", "rule", "reason"})
 
 
-class Damaged(Exception):  # noqa: N818
+class Damaged(ValueError):  # noqa: N818
     """A file of a run's folder that does not say what such a file says; the message names it."""
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.identity import Identity
 from stages.formats import export_rows
 from stages.inference.bench import bench_inference
 from stages.train import Train
@@ -22,7 +23,7 @@ from stages.train.model import Model, Shape
 from tests.conftest import Cli
 from tests.oracles_train import LENGTH, SHAPE, pack_meta, tiny_tokenizer, write_rows
 
-MANIFEST = {"version": 1, "fingerprint": "f", "parent": None, "artifacts": {}, "rules": {}, "counters": {}, "files": {}}
+MANIFEST = {"fingerprint": "f", "parent": None, "rules": {}, "counters": {}, "files": {}}
 ROWS = {"read": 1, "kept": 1, "dropped": 0, "quarantined": 0}
 
 
@@ -38,7 +39,11 @@ def run(tmp_path: Path) -> Path:
         ("08-tokenizer", "stages.tokenizer:Tokenizer", "artifact"),
         ("09-pack", "stages.pack:Pack", "rows"),
     ):
-        manifest = {**MANIFEST, "stage": name, "use": use, "gives": gives, "settings": {}, "rows": ROWS}
+        about = Identity(
+            use=use, code=None, version=1, settings={}, libraries={}, seed=0, parent=None, artifacts={}, sources=None,
+            limit=None,
+        )  # fmt: skip
+        manifest = {**MANIFEST, "stage": name, "identity": about.model_dump(), "gives": gives, "rows": ROWS}
         (run / name / "_manifest.json").write_text(json.dumps(manifest))
     return run
 
