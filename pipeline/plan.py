@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RecipeError, Use
+from pipeline.loading import is_own
 from pipeline.shards import Manifest, read_manifest, sha256_file, write_json
 from pipeline.stage import Each, Source, Stage, resolve
 
@@ -163,7 +164,7 @@ def _artifacts(recipe: Recipe, before: list[Planned], stage: Stage) -> tuple[dic
 
 def _code(use: Use) -> str | None:
     """The digest of a user's own module, so that an edit of it is seen; ours carry a version."""
-    if type(use.stage).__module__.startswith("stages."):
+    if is_own(use.ref):
         return None
     import inspect
 

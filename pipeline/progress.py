@@ -15,6 +15,7 @@ from pipeline.events import (
     KernelsCompiled,
     KernelsStarted,
     News,
+    Notice,
     RunDone,
     RunStarted,
     StageDone,
@@ -63,6 +64,8 @@ class Progress:
         match event:
             case RunStarted():
                 self._line(f"run {event.out}: {event.todo} of {event.stages} stages to do")
+            case Notice():
+                self._line(f"note: {event.text}")
             case KernelsStarted():
                 files, cores = _count(event.files, "file"), _count(event.processes, "core")
                 self._line(f"  compiling kernels, once on this machine: {files} on {cores}")
@@ -98,7 +101,7 @@ class Progress:
             self.compiling = True
             self._line("  compiling kernels, once on this machine: those that were not compiled ahead")
         if "retry" in event.values:
-            self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
+            self._line(f"  {event.stage}: {event.task}: {event.values['cause']}, trying again")
         self._refresh()
 
     def _task(self, event: TaskDone) -> None:

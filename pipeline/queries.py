@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.config import find_stage, stage_refs
+from pipeline.config import find_stage
+from pipeline.loading import stage_refs
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
 from pipeline.shards import MANIFEST, Manifest, read_batches, read_manifest
