@@ -10,11 +10,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipeline.standard_streams import reader_may_leave
 
 RecipeArg = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as given to --out or runs/NAME.")]
@@ -37,19 +39,24 @@ CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
 def say(*words: object) -> None:
     """Words for people."""
-    typer.echo(" ".join(map(str, words)), err=True)
+    with suppress(OSError), reader_may_leave(2):
+        typer.echo(" ".join(map(str, words)), err=True)
 
 
 def answer(value: Any, *, as_json: bool, text: str | None = None) -> None:
     """Data: JSON where asked for, else text."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text if text is not None else str(value))
+    with reader_may_leave():
+        told = json.dumps(value, ensure_ascii=False, indent=1) if as_json else text if text is not None else str(value)
+        typer.echo(told)
 
 
 @contextmanager
 def guard(*, as_json: bool = False) -> Iterator[None]:
-    """Turns what can go wrong into one clear message and the right exit code."""
+    """Turns what can go wrong into one clear message and the right exit code; of a user's own code, its last calls."""
     from pipeline.config import RecipeError
     from pipeline.engines import TaskError
+    from pipeline.faults import last_frames, told
+    from pipeline.loading import raised_beside
     from pipeline.queries import QueryError
     from pipeline.stage_run import RunError
 
@@ -63,6 +70,15 @@ def guard(*, as_json: bool = False) -> Iterator[None]:
         answer({"errors": [str(error)]}, as_json=True) if as_json else say(f"stopped: {error}")
         if os.environ.get("GRISTMILL_DEBUG") and getattr(error, "trace", ""):
             say(error.trace)  # type: ignore[union-attr]
+        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        is_machine, is_users = isinstance(error, OSError | MemoryError), raised_beside(error)
+        if not (is_machine or is_users):
+            raise
+        words = f"{told(error)}\n{last_frames(error)}" if is_users else told(error)
+        answer({"errors": [words]}, as_json=True) if as_json else say(f"stopped: {words}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         say("interrupted: run the same command again to go on from here")

@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -52,6 +53,12 @@ def full_name(module: str, folders: Sequence[Path]) -> str:
         if _has(folder, module):
             return f"{_package(folder)}.{module}"
     return module
+
+
+def raised_beside(error: BaseException) -> bool:
+    """Whether an exception was raised by, or within a call of, a module that lies beside a recipe."""
+    calls = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(name).startswith(BESIDE) for name in calls)
 
 
 def _has(folder: Path, module: str) -> bool:
@@ -117,5 +124,7 @@ def _import(
     try:
         found = builtins.__import__(f"{package}.{name}", globals_, locals_, names)
     except ModuleNotFoundError as error:
-        raise missing from None if error.name == f"{package}.{top}" else error
+        if error.name == f"{package}.{top}":
+            raise missing from None
+        raise
     return found if names else getattr(found, top)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from pipeline.events import (
@@ -24,6 +25,7 @@ from pipeline.events import (
     StepStarted,
     TaskDone,
 )
+from pipeline.standard_streams import reader_may_leave
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -138,8 +140,9 @@ class Progress:
             _show(self.live, "")
             self.live.console.print(text, soft_wrap=True)
         else:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            with suppress(OSError), reader_may_leave(2):
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
 
 
 def _last_line() -> Live | None:
@@ -150,7 +153,14 @@ def _last_line() -> Live | None:
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, markup=False)
+    class OneThatStays(Console):
+        """Whose reader may leave."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    console = OneThatStays(stderr=True, highlight=False, markup=False)
     return Live(Text(""), console=console, transient=True, auto_refresh=False) if console.is_terminal else None
 
 
