@@ -29,6 +29,7 @@ SIZES = {
     "language": (8.0, 0.5),
     "clean": (8.0, 0.5),
     "near_dedup": (60.0, 4.0),
+    "near_dedup_scripts": (2.0, 0.1),
     "exact_dedup": (88.0, 4.0),
     "tokenizer_training": (50.0, 1.0),
     "pack": (8.0, 0.5),
@@ -37,7 +38,7 @@ SIZES = {
     "scaling": (2000.0, 20.0),
 }
 """Each script and its `--megabytes`, in full and with `--quick`."""
-ALONE = ("startup", "scaling")
+ALONE = ("near_dedup_scripts", "startup", "scaling")
 """Scripts without a peer."""
 LIBRARIES = ("gristmill", "numpy", "numba", "pyarrow", "tokenizers", "gigatoken", "ftfy")
 PEERS = ("datatrove", "spacy", "ftfy", "py3langid", "pycld2", "rensa", "tokenizers", "gigatoken", "jieba")

@@ -1,8 +1,9 @@
 """Encoding and packing: pack.py CORPORA [--tokenizer TOKENIZER].
 
 Encodes each kind of text with `tokenizers` (one thread) and with what `pack` uses, whose ids must be equal. Then packs
-the lengths found, drawn again to 250,000 documents for each megabyte asked for, into rows of 2,048: by the stage's
-kernel, and by best-fit-decreasing as one would write it in Python, which must need as many rows.
+the lengths found, with a beginning and an end token each as `pack` has them, drawn again to 250,000 documents for each
+megabyte asked for, into rows of 2,048: by the stage's kernel, and by best-fit-decreasing as one would write it in
+Python, which must need as many rows.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def packing(given: argparse.Namespace, file: Path) -> Iterator[Row]:
     """A row: documents packed a second, and the share of the rows that is text."""
     texts = [text for kind in ("english", "chinese", "code") for text in documents(given.corpora, kind, 4)]
     _, offsets = Encoder(file).encode(pa.array(texts, pa.large_string()))
-    sizes = np.random.default_rng(0).choice(np.diff(offsets), int(DRAWN * given.megabytes))
+    sizes = np.random.default_rng(0).choice(np.diff(offsets) + 2, int(DRAWN * given.megabytes))
     edges = read_only(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
     def theirs(answers: bool) -> tuple[float, Any]:

@@ -1,10 +1,12 @@
 """Training a tokenizer, against Hugging Face's trainer and gigatoken's: tokenizer_training.py CORPORA.
 
-All learn from the same documents with gpt2's pattern, in turn, on one core, in the project's own Python, which has both
-peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges pairs met once
-too, so of its merges the first ones are compared. A smaller and a larger vocabulary are learnt beside Hugging Face's
-trainer alone, since gigatoken takes minutes for the larger; twice and twenty times as much English beside gigatoken
-alone. Where there is not enough of it, it comes again with its vowels moved on by one, so that its words are others.
+Ours counts and merges with the settings that a recipe's `tokenizer` has by default, but for gpt2's pattern, the only
+one that gigatoken's trainer has. All learn from the same documents, in turn, on one core, in the project's own Python,
+which has both peers; a peer runs once. Answers: whether the merges are the peer's, all and in order; gigatoken merges
+pairs met once too, so of its merges the first ones are compared. A smaller and a larger vocabulary are learnt beside
+Hugging Face's trainer alone, since gigatoken takes minutes for the larger; twice and twenty times as much English
+beside gigatoken alone. Where there is not enough of it, it comes again with its vowels moved on by one, so that its
+words are others.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Row, arguments, documents, megabytes, show
 from benchmarks.scaling import stream
 from pipeline.engines.processes import ONE_THREAD
-from stages.encoder import byte_alphabet, token_bytes
+from stages.byte_level import byte_alphabet, token_bytes
+from stages.tokenizer import Tokenizer
 from stages.tokenizer_bpe import build, learn
-from stages.tokenizer_words import WordTable
+from stages.tokenizer_words import WHOLE, WordTable
 
 TOKENS, OTHERS = 32768, (8192, 131072)
 FEW_TOKENS = 2048
@@ -36,8 +39,6 @@ LARGER = (2, 20)
 """How many times as much English is learnt from, too."""
 ENOUGH = 20
 """Megabytes under which so few are learnt: a small text has no more pairs that come twice, and gigatoken merges on."""
-WHOLE = 1 << 40
-"""No pre-token is cut into pieces: the peers do not."""
 Pairs = list[tuple[bytes, bytes]]
 Trained = tuple[float, Pairs]
 """CPU seconds and merges."""
@@ -96,12 +97,13 @@ def agreement(mine: Pairs, theirs: Pairs, whole: bool) -> str:
 
 def ours(texts: Sequence[pa.Array], tokens: int) -> Trained:
     """Counting, then merging."""
+    stage = Tokenizer(pattern="gpt2")
     began = time.process_time()
     table = WordTable()
     for chunk in texts:
-        table.count(chunk, "gpt2", WHOLE)
-    merges = learn(pa.Table.from_batches([table.rows()]), tokens, 2)
-    return time.process_time() - began, _pairs(build(merges, "gpt2", ()))
+        table.count(chunk, stage.pattern, stage.longest_word or WHOLE)
+    merges = learn(pa.Table.from_batches([table.rows()]), tokens, stage.min_frequency)
+    return time.process_time() - began, _pairs(build(merges, stage.pattern, ()))
 
 
 def hugging_face(texts: Sequence[pa.Array], tokens: int) -> Trained:

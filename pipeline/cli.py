@@ -50,7 +50,7 @@ def init(
     like: Annotated[str, typer.Option("--like", help="Which shipped recipe to start from.")] = "quickstart",
 ) -> None:
     """Write a commented recipe to start from. Example: gristmill init my.yaml --like web_chinese."""
-    from pipeline.queries import shipped_recipes
+    from pipeline.queries import named, shipped_recipes
 
     with guard():
         recipes = shipped_recipes()
@@ -60,7 +60,7 @@ def init(
         if path.exists():
             say(f"{path} exists; nothing written")
             raise typer.Exit(2)
-        path.write_text(recipes[like].read_text(encoding="utf-8"), encoding="utf-8")
+        path.write_text(named(recipes[like].read_text(encoding="utf-8"), path.stem), encoding="utf-8")
         say(f"wrote {path}; check it with: gristmill check {path}")
 
 
@@ -101,6 +101,9 @@ def run(
     force: Annotated[
         str | None, typer.Option("--force", metavar="STAGE", help="Run this stage again, and all after it.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove finished stages of another recipe from the folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     json_: JsonOpt = False,
 ) -> None:
@@ -114,17 +117,18 @@ def run(
         from pipeline.queries import funnel, highlights
         from pipeline.report import report as page
         from pipeline.runner import execute
+        from pipeline.shards import write_text
 
         planned = _plan(recipe, out, limit, set_, force)
         todo = [one.stage for one in planned.stages if one.why is not None]
         if todo:
             engine.warm(kernels=any(stage.kernels() for stage in todo))
         with Progress(quiet=quiet or json_) as progress:
-            execute(planned, engine, progress)
+            execute(planned, engine, progress, replace=replace)
         rows, text = funnel(planned.out)
         notes = highlights(planned.out)
         where = planned.out / "report.html"
-        where.write_text(page(planned.out), encoding="utf-8")
+        write_text(where, page(planned.out))
         told = [f"{label}: {note}" for label, note in notes.items()]
         text = "\n".join([text, *told, f"everything is in {planned.out}; a page to look at: {where}"])
         idle = not todo
@@ -140,7 +144,7 @@ def _plan(
     from pipeline.plan import make_plan
 
     loaded = load_recipe(recipe, overrides or [])
-    name = loaded.settings.name + (f"-limit-{limit}" if limit else "")
+    name = loaded.name + (f"-limit-{limit}" if limit else "")
     return make_plan(loaded, out or Path("runs") / name, limit, force)
 
 
@@ -184,16 +188,20 @@ def sample(
     stage: StageArg,
     n: CountOpt = 5,
     dropped: Annotated[bool, typer.Option("--dropped", help="From what the stage dropped.")] = False,
-    rule: Annotated[str | None, typer.Option("--rule", help="Only drops that broke this rule.")] = None,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="From the stage's bad records.")] = False,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="Only drops that broke this rule, or bad records of this reason.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
     json_: JsonOpt = False,
 ) -> None:
     """Show a repeatable sample of a stage. Example: gristmill sample runs/quickstart quality --dropped --rule
-    fineweb_short_line."""
+    fineweb_short_lines."""
     from pipeline.queries import render_rows, sample_rows
 
     with guard(as_json=json_):
-        rows = sample_rows(run, stage, n, dropped=dropped or rule is not None, rule=rule, seed=seed)
+        stream = "quarantine" if quarantined else "drops" if dropped or rule is not None else "rows"
+        rows = sample_rows(run, stage, n, stream=stream, rule=rule, seed=seed)
         answer(rows, as_json=json_, text=render_rows(rows))
 
 
@@ -205,7 +213,7 @@ def explain(
 ) -> None:
     """Tell a document's whole way: every stage it passed and why it ended. Example: gristmill explain
     runs/quickstart ID."""
-    from pipeline.queries import explain_document, render_explanation
+    from pipeline.explain import explain_document, render_explanation
 
     with guard(as_json=json_):
         steps = explain_document(run, document)
@@ -219,10 +227,11 @@ def report(
 ) -> None:
     """Write a run as one page to look at, with charts. Example: gristmill report runs/quickstart."""
     from pipeline.report import report as page
+    from pipeline.shards import write_text
 
     with guard():
         path = to or run / "report.html"
-        path.write_text(page(run), encoding="utf-8")
+        write_text(path, page(run))
         answer(str(path), as_json=False)
 
 

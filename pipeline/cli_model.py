@@ -52,10 +52,11 @@ def generate(
     ] = None,
 ) -> None:
     """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
-    from pipeline.queries import model_folder, printable
+    from pipeline.queries import model_folder
+    from pipeline.terminal import printable
 
     with guard(), values():
-        pieces = _door("stages.inference.generate").generate(
+        pieces = _model_door("stages.inference.generate").generate(
             model_folder(run),
             prompt,
             max_tokens=tokens,
@@ -89,8 +90,8 @@ def train(
 ) -> None:
     """Train on a run's packed rows with other settings; again to go on; torchrun -m pipeline.cli train for many
     processes. Example: gristmill train runs/quickstart --set depth=6 --out runs/deeper."""
-    door = _door("stages.train.command")
     with guard(), values():
+        door = _model_door("stages.train.command")
         if plan:
             cost, lines = door.plan(run, set_ or [], budget, tokenizer)
             answer(cost, as_json=json_, text="\n".join(lines))
@@ -144,8 +145,8 @@ def ablate(
     from pipeline.progress import Progress
     from pipeline.runner import execute
 
-    door = _door("stages.ablate.ablate")
     with guard(as_json=json_), values(), interruptible():
+        door = _model_door("stages.ablate.ablate")
         loaded = {path.stem: load_recipe(path) for path in recipes}
         if len(loaded) < len(recipes):
             raise ValueError("two recipes have one name; files of different names are told apart in the table")
@@ -171,8 +172,8 @@ def evaluate(
     Example: gristmill evaluate runs/quickstart questions.jsonl."""
     from pipeline.queries import model_folder
 
-    door = _door("stages.inference.tasks")
     with guard(), values():
+        door = _model_door("stages.inference.tasks")
         found = door.evaluate(model_folder(run), tasks, weights)
         answer(door.as_json(found), as_json=json_, text=door.as_text(found))
 
@@ -190,10 +191,16 @@ def bench_inference(
     from pipeline.queries import model_folder
 
     with guard(), values():
-        found = _door("stages.inference.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
+        found = _model_door("stages.inference.bench").bench_inference(model_folder(run), prompt, tokens, texts, weights)
         answer(found, as_json=json_, text="\n".join(f"{name:<26}{value:,.6g}" for name, value in found.items()))
 
 
 def _door(name: str) -> Any:
     """A module of `stages`, loaded by name: the engine room knows no stage."""
     return importlib.import_module(name)
+
+
+def _model_door(name: str) -> Any:
+    """A module that needs a model's libraries. Raises ValueError where one of them is missing."""
+    _door("stages.train").load_libraries()
+    return _door(name)

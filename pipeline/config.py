@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, MappingStartEvent, NodeEvent
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.faults import printable, told
+from pipeline.faults import one_line, told
 from pipeline.loading import load, stage_refs
 from pipeline.stage import Problem, Stage
 
@@ -34,7 +34,12 @@ class Settings(BaseModel):
     """A recipe's own keys, beside its stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field("run", description="What the run is called; its folder is runs/NAME unless --out says otherwise.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$",
+        description="What the run is called: its folder is runs/NAME unless --out says otherwise. The recipe file's "
+        "own name, if not given.",
+    )
     seed: int = Field(0, ge=0, description="Seeds every choice that is left to chance; same seed, same bytes.")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="Share of a stage's records in quarantine at which the run stops."
@@ -64,6 +69,11 @@ class Recipe:
     settings: Settings
     uses: tuple[Use, ...]
     folders: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the recipe's `name`, or its file's."""
+        return self.settings.name or self.path.stem
 
 
 class RecipeError(Exception):
@@ -177,7 +187,7 @@ def _parse(path: Path) -> _Source:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise RecipeError([f"{path}{place}: not YAML: {printable(str(error.problem))[:300]}"]) from None
+        raise RecipeError([f"{path}{place}: not YAML: {one_line(str(error.problem))[:300]}"]) from None
     except ReaderError as error:
         before = text[: error.position].splitlines() or [""]
         place = f":{len(before)}:{len(before[-1]) + 1}"

@@ -6,7 +6,6 @@ again to resume. Everything but typer is imported where it is used: `gristmill -
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.standard_streams import reader_may_leave
+from pipeline.terminal import as_json as to_json
+from pipeline.terminal import printable
 
 RecipeArg = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as given to --out or runs/NAME.")]
@@ -38,16 +39,15 @@ CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
 
 def say(*words: object) -> None:
-    """Words for people."""
+    """Words for people. Names and messages in them are hostile: nothing in them steers the terminal."""
     with suppress(OSError), reader_may_leave(2):
-        typer.echo(" ".join(map(str, words)), err=True)
+        typer.echo(printable(" ".join(map(str, words))), err=True)
 
 
 def answer(value: Any, *, as_json: bool, text: str | None = None) -> None:
-    """Data: JSON where asked for, else text."""
+    """Data: JSON where asked for, else text, escaped."""
     with reader_may_leave():
-        told = json.dumps(value, ensure_ascii=False, indent=1) if as_json else text if text is not None else str(value)
-        typer.echo(told)
+        typer.echo(to_json(value) if as_json else printable(text if text is not None else str(value)))
 
 
 @contextmanager

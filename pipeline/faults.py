@@ -9,6 +9,8 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from pipeline.terminal import printable
+
 MESSAGE_CHARACTERS = 400
 FRAMES = 4
 ENGINE = str(Path(__file__).resolve().parent)
@@ -37,7 +39,7 @@ def told(error: BaseException, *, full: bool = True) -> str:
     full: with the whole path of a file; else without the folders that differ between machines.
     """
     try:
-        message = printable(str(error))
+        message = one_line(str(error))
     except Exception:  # noqa: BLE001 - a class of the user's that cannot say what it means
         message = "(its message cannot be made)"
     if len(message) > MESSAGE_CHARACTERS:
@@ -46,7 +48,7 @@ def told(error: BaseException, *, full: bool = True) -> str:
     where = (
         f" ({_short(outside[-1].filename, full=full)}:{outside[-1].lineno}, in {outside[-1].name})" if outside else ""
     )
-    return f"{type(error).__name__}: {message}{printable(where)}" if message else f"{type(error).__name__}{where}"
+    return f"{type(error).__name__}: {message}{one_line(where)}" if message else f"{type(error).__name__}{where}"
 
 
 def place(error: BaseException) -> tuple[str, str, int | None]:
@@ -60,12 +62,12 @@ def place(error: BaseException) -> tuple[str, str, int | None]:
 def last_frames(error: BaseException) -> str:
     """The last calls outside the engine that led to an exception, one a line with its source; "" for none."""
     frames = _outside(error)[-FRAMES:]
-    return "\n".join(printable(f"  {f.filename}:{f.lineno}, in {f.name}: {f.line or ''}".rstrip(": ")) for f in frames)
+    return "\n".join(one_line(f"  {f.filename}:{f.lineno}, in {f.name}: {f.line or ''}".rstrip(": ")) for f in frames)
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """The text in one line, every character that a terminal may act on or not show written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _frames(error: BaseException) -> traceback.StackSummary:

@@ -1,39 +1,42 @@
 """A recipe → ordered, fingerprinted stages: each done already, or why not.
 
-Reads the recipe, the inputs (names, sizes, sha256) and the manifests in the run's folder; writes only `inputs.json`, a
-cache of digests by path, size and time of change. A file that changes and keeps all three is not seen to have changed.
+Reads the recipe, the inputs (names, sizes, sha256), the manifests in the run's folder and the sizes of the files that
+they name; writes only `inputs.json`, a cache of digests. The one trade-off: a changed output of the same size is found
+by `verify`, which reads it, and not by a plan, which does not.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RecipeError, Use
-from pipeline.loading import is_own
-from pipeline.shards import Manifest, read_manifest, sha256_file, write_json
+from pipeline.digests import Digests
+from pipeline.identity import Identity, code_of, libraries_of, settings_of
+from pipeline.shards import MANIFEST, RUN, Damaged, Manifest, read_manifest
 from pipeline.stage import Each, Source, Stage, resolve
 
-FORMAT = 1
 ALONE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage in its place: its folder, fingerprint, the folder it reads, its artifacts, and why it must run (None:
-    done). fused: it runs within the next stage's tasks and writes no shards."""
+    """A stage in its place: its folder, its identity, the folder it reads, where its artifacts are, and why it must
+    run (None: done). forced: it, or a stage that it depends on, is run again on demand. repairs: the manifest of the
+    same identity whose files are damaged, to be made again. fused: it runs within the next stage's tasks and writes no
+    shards."""
 
     use: Use
     folder: str
-    fingerprint: str
+    identity: Identity
     parent: str | None
     artifacts: Mapping[str, str]
-    artifact_prints: Mapping[str, str]
     why: str | None
+    forced: bool = False
+    repairs: Manifest | None = None
     sources: Sequence[Source] = field(default_factory=list)
     fused: bool = False
 
@@ -44,23 +47,24 @@ class Planned:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The stage's settings as plain data, defaults too."""
-        return self.stage.model_dump(mode="json")
+        """The stage's settings as plain data, defaults too: what a worker makes the same stage of."""
+        return self.identity.settings
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The settings that the recipe gives: what a worker makes the same stage of, unset fields still unset."""
-        return self.stage.model_dump(mode="json", exclude_unset=True)
+    def fingerprint(self) -> str:
+        """The fingerprint of the stage's identity."""
+        return self.identity.fingerprint
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do."""
+    """What a run will do. removes: finished stages of another recipe, by folder, that stand in its way."""
 
     recipe: Recipe
     out: Path
     limit: int | None
     stages: tuple[Planned, ...]
+    removes: tuple[str, ...] = ()
 
 
 def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | None = None) -> Plan:
@@ -72,11 +76,9 @@ def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | 
     for k, use in enumerate(recipe.uses):
         stages.append(_planned(recipe, out, limit, force, stages, k, use))
     if recipe.settings.intermediates == "fuse":
-        stages = [
-            replace(p, fused=q is not None and q.parent == p.folder and _fusable(p) and _fusable(q))
-            for p, q in zip(stages, [*stages[1:], None], strict=True)
-        ]
-    return Plan(recipe, out, limit, tuple(_with_shards(out, stages)))
+        stages = _with_fused(out, stages)
+    planned = tuple(_with_shards(out, stages))
+    return Plan(recipe, out, limit, planned, _removes(recipe, out, planned))
 
 
 def plan_rows(recipe: Recipe, out: Path) -> Plan:
@@ -86,6 +88,39 @@ def plan_rows(recipe: Recipe, out: Path) -> Plan:
         raise RecipeError([f"{recipe.path}: no stage packs rows; it needs a `pack` stage"])
     settings = recipe.settings.model_copy(update={"intermediates": "keep"})
     return make_plan(replace(recipe, uses=uses, settings=settings), out)
+
+
+def _removes(recipe: Recipe, out: Path, stages: Sequence[Planned]) -> tuple[str, ...]:
+    """Finished stages in the folder that the run would remove, and not make again for the recipe that made them."""
+    planned = {p.folder: p for p in stages}
+    foreign = _owner(out) not in (None, str(recipe.path.resolve()))
+    found = []
+    for path in sorted(out.glob(f"*/{MANIFEST}")):
+        p = planned.get(path.parent.name)
+        if p is None or (foreign and p.why is not None and p.repairs is None):
+            found.append(path.parent.name)
+    return tuple(found)
+
+
+def _owner(out: Path) -> str | None:
+    """The recipe that the run's folder belongs to; None where nothing says so."""
+    try:
+        return str(json.loads((out / RUN).read_bytes())["recipe"]["file"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+
+
+def _with_fused(out: Path, stages: Sequence[Planned]) -> list[Planned]:
+    """The same plan with its stages fused where they can be: one that is done runs again with those in front of it."""
+    planned = list(stages)
+    for k in range(len(planned) - 1):
+        p, q = planned[k], planned[k + 1]
+        if q.parent == p.folder and _fusable(p) and _fusable(q):
+            planned[k] = replace(p, fused=True)
+            if p.why is not None and q.why is None:
+                again = read_manifest(out / q.folder)
+                planned[k + 1] = replace(q, why=f"{p.folder} runs again", repairs=again)
+    return planned
 
 
 def _fusable(planned: Planned) -> bool:
@@ -109,8 +144,8 @@ def _with_shards(out: Path, stages: Sequence[Planned]) -> list[Planned]:
     planned, wanted = list(stages), set[str | None]()
     for k in range(len(planned) - 1, -1, -1):
         p = planned[k]
-        old = read_manifest(out / p.folder)
-        if p.why is None and old is not None and old.fused_bytes is not None and (not p.fused or p.folder in wanted):
+        old = read_manifest(out / p.folder) if p.why is None else None
+        if old is not None and old.fused_bytes is not None and (not p.fused or p.folder in wanted):
             p = planned[k] = replace(p, why="its shards were not kept")
         if p.why is not None:
             wanted.add(p.parent)
@@ -125,25 +160,58 @@ def _planned(
     sources = stage.sources(recipe.folders) if stage.reads == "sources" else []
     if stage.reads == "sources" and not sources:
         raise RecipeError([f"{recipe.path}: `{use.name}` found nothing to read in its inputs"])
-    paths, prints = _artifacts(recipe, before, stage)
-    identity = {
-        "format": FORMAT,
-        "use": use.ref,
-        "code": _code(use),
-        "version": stage.version,
-        "settings": stage.model_dump(mode="json"),
-        "seed": recipe.settings.seed,
-        "parent": parent.fingerprint if parent else None,
-        "artifacts": prints,
-        "sources": _identities(sources, out),
-        "limit": limit if sources else None,
-    }
-    print_ = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    why = _why(read_manifest(out / folder), identity, print_, parent, forced=force == use.name)
-    return Planned(use, folder, print_, parent.folder if parent else None, paths, prints, why, sources)
+    digests = Digests(out / "inputs.json")
+    paths, prints = _artifacts(recipe, before, stage, digests)
+    identity = Identity(
+        use=use.ref,
+        code=code_of(stage),
+        version=stage.version,
+        settings=settings_of(stage),
+        libraries=libraries_of(stage),
+        seed=recipe.settings.seed,
+        parent=parent.fingerprint if parent else None,
+        artifacts=prints,
+        sources=digests.of_sources(sources),
+        limit=limit if sources else None,
+    )
+    digests.save()
+    planned = Planned(use, folder, identity, parent.folder if parent else None, paths, None, sources=sources)
+    makers = [p for p in before if p is parent or p.folder in paths.values()]
+    forced = next((p.folder for p in makers if p.forced), None)
+    if force == use.name or forced is not None:
+        return replace(planned, why=f"{forced} runs again" if forced else "forced", forced=True)
+    return _judged(planned, out / folder, makers)
 
 
-def _artifacts(recipe: Recipe, before: list[Planned], stage: Stage) -> tuple[dict[str, str], dict[str, str]]:
+def _judged(planned: Planned, folder: Path, makers: Sequence[Planned]) -> Planned:
+    """The same with the reason why it must run, if it must. makers: the stages that it depends on."""
+    try:
+        old = read_manifest(folder)
+    except Damaged as damaged:
+        return replace(planned, why=str(damaged))
+    if old is None:
+        return replace(planned, why="not done yet")
+    if old.fingerprint != planned.fingerprint:
+        return replace(planned, why=_changes(planned, old, makers))
+    fault = next((fault for file in old.all_files() if (fault := file.fault(folder))), None)
+    return planned if fault is None else replace(planned, why=fault, repairs=old)
+
+
+def _changes(planned: Planned, old: Manifest, makers: Sequence[Planned]) -> str:
+    """Why the manifest's fingerprint is not the planned one: a stage in front that changed, else what changed here."""
+    again = next((p.folder for p in makers if p.why is not None), None)
+    alone = [one.model_copy(update={"parent": None, "artifacts": {}}) for one in (planned.identity, old.identity)]
+    if again is not None and not alone[0].changes(alone[1]):
+        return f"{again} runs again"
+    return (
+        planned.identity.changes(old.identity)[:200]
+        or f"{MANIFEST} does not carry the fingerprint of what it describes"
+    )
+
+
+def _artifacts(
+    recipe: Recipe, before: list[Planned], stage: Stage, digests: Digests
+) -> tuple[dict[str, str], dict[str, str]]:
     """Where each needed artifact is (a stage's folder in this run, or a path of the recipe) and its identity."""
     paths, prints = {}, {}
     for name in stage.needs:
@@ -153,72 +221,8 @@ def _artifacts(recipe: Recipe, before: list[Planned], stage: Stage) -> tuple[dic
             paths[name], prints[name] = maker.folder, maker.fingerprint
             continue
         path = resolve(str(given), recipe.folders)
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        if not files:
+        found = digests.of_artifact(path)
+        if found is None:
             raise RecipeError([f"{recipe.path}: `{name}: {given}`: no such file or folder"])
-        paths[name] = str(path.resolve())
-        digests = [(f.name, sha256_file(f)) for f in files if f.suffix in (".json", ".tiktoken")] or str(path)
-        prints[name] = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        paths[name], prints[name] = str(path.resolve()), found
     return paths, prints
-
-
-def _code(use: Use) -> str | None:
-    """The digest of a user's own module, so that an edit of it is seen; ours carry a version."""
-    if is_own(use.ref):
-        return None
-    import inspect
-
-    return sha256_file(Path(inspect.getfile(type(use.stage))))
-
-
-def _identities(sources: Sequence[Source], out: Path) -> list[dict[str, Any]]:
-    """Sources without where they lie: name, range, size, digest."""
-    cache = _Digests(out / "inputs.json")
-    found = []
-    for source in sources:
-        item = asdict(source) | {"digest": source.digest or cache.of(Path(source.path))}
-        item.pop("path")
-        found.append(item)
-    cache.save()
-    return found
-
-
-class _Digests:
-    """sha256 of input files, remembered by path, size and time of change."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.changed = path, False
-        self.known: dict[str, list[Any]] = json.loads(path.read_text()) if path.exists() else {}
-
-    def of(self, path: Path) -> str:
-        """Hex sha256 of the file."""
-        stat = path.stat()
-        key, mark = str(path), [stat.st_size, stat.st_mtime_ns]
-        if self.known.get(key, [])[:2] != mark:
-            self.known[key] = [*mark, sha256_file(path)]
-            self.changed = True
-        return str(self.known[key][2])
-
-    def save(self) -> None:
-        """Keeps what is new."""
-        if self.changed:
-            write_json(self.path, self.known)
-
-
-def _why(
-    old: Manifest | None, identity: Mapping[str, Any], print_: str, parent: Planned | None, *, forced: bool
-) -> str | None:
-    """Why a stage has to run, in a few words; None where its manifest carries this fingerprint."""
-    if forced:
-        return "forced"
-    if old is None:
-        return "not done yet"
-    if parent is not None and parent.why is not None:
-        return f"{parent.folder} runs again"
-    if old.fingerprint == print_:
-        return None
-    if old.use != identity["use"]:
-        return f"was {old.use}"
-    new = identity["settings"]
-    changed = [f"{k} {old.settings.get(k)!r} → {new.get(k)!r}" for k in new if old.settings.get(k) != new[k]]
-    return "; ".join(changed)[:200] if changed else "its input, seed or version changed"

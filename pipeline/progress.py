@@ -26,6 +26,7 @@ from pipeline.events import (
     TaskDone,
 )
 from pipeline.standard_streams import reader_may_leave
+from pipeline.terminal import printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -136,6 +137,7 @@ class Progress:
         )
 
     def _line(self, text: str) -> None:
+        text = printable(text)
         if self.live:
             _show(self.live, "")
             self.live.console.print(text, soft_wrap=True)
@@ -182,6 +184,6 @@ def stage_line(event: StageDone) -> str:
     why = ", ".join(f"{rule} {n:,}" for rule, n in list(event.rules.items())[:3])
     return (
         f"  {event.stage:<18} {rows['read']:>9,} in, {rows['kept']:>9,} kept ({kept:.1%}){bad}, "
-        f"{rows['read'] / seconds:,.0f} docs/s, {event.bytes_in / seconds / 1e6:,.1f} MB/s, {seconds:.1f} s"
-        + (f" [{why}]" if why else "")
+        f"{rows['read'] / seconds:,.0f} docs/s, {event.bytes_in / seconds / 1e6:,.1f} MB/s, "
+        f"{seconds:.1f} s, {event.cpu_seconds:.1f} s of CPU" + (f" [{why}]" if why else "")
     )

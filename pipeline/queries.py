@@ -1,28 +1,29 @@
 """Questions asked of a run: what is there, what went, and why.
 
-Reads manifests and shards, writes nothing. `explain` reads the id, source and url columns of every stage: about 50 MB
-of text a millisecond's worth of ids, no index kept. Text is hostile: what goes to a terminal passes through
-`printable`.
+Reads manifests and shards, writes nothing; of a stage that was stopped, the files that it has committed so far. Text is
+hostile: what goes to a terminal passes through `printable`. The one trade-off: a sample reads a stage's whole stream.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.config import find_stage
 from pipeline.loading import stage_refs
 from pipeline.plan import Plan
+from pipeline.quarantine import faults
 from pipeline.runner import stage_costs
-from pipeline.shards import MANIFEST, Manifest, read_batches, read_manifest
+from pipeline.seeds import number
+from pipeline.shards import MANIFEST, Damaged, Manifest, read_batches, read_manifest
+from pipeline.terminal import printable
 
 SHOWN = 600
 
@@ -32,24 +33,49 @@ class QueryError(Exception):
 
 
 def manifests(out: Path) -> dict[str, Manifest]:
-    """A run's finished stages, in order, by folder name."""
+    """A run's finished stages, in order, by folder name. Raises QueryError where a manifest is damaged."""
     folders = sorted(p.parent for p in out.glob(f"*/{MANIFEST}"))
-    return {folder.name: manifest for folder in folders if (manifest := read_manifest(folder)) is not None}
+    try:
+        return {folder.name: manifest for folder in folders if (manifest := read_manifest(folder)) is not None}
+    except Damaged as damaged:
+        raise QueryError(f"{out}/{damaged}: run the recipe again to make that stage again") from None
 
 
-def _stage_folder(out: Path, stage: str) -> tuple[str, Manifest]:
-    found = manifests(out)
+@dataclass(frozen=True)
+class Found:
+    """A stage's files, as its manifest says or, where it was stopped, as they lie there. files: names below the
+    folder, by stream. fused: it wrote no rows of its own. stopped: it has no manifest."""
+
+    folder: str
+    files: Mapping[str, Sequence[str]]
+    rules: Mapping[str, int]
+    fused: bool = False
+    stopped: bool = False
+
+
+def stages_found(out: Path) -> dict[str, Found]:
+    """All stages of a run that have written anything, by folder name. Raises QueryError where a manifest is damaged."""
+    done = {
+        name: Found(name, {k: [f.name for f in v] for k, v in m.files.items()}, m.rules, m.fused_bytes is not None)
+        for name, m in manifests(out).items()
+    }
+    for folder in sorted(path for path in out.glob("[0-9]*-*") if path.is_dir() and path.name not in done):
+        streams = {"rows": folder.glob("part-*.parquet")}
+        streams |= {name: folder.glob(f"{name}/*.parquet") for name in ("drops", "quarantine")}
+        files = {name: sorted(p.relative_to(folder).as_posix() for p in paths) for name, paths in streams.items()}
+        if any(files.values()):
+            done[folder.name] = Found(folder.name, files, {}, stopped=True)
+    return dict(sorted(done.items()))
+
+
+def _stage(out: Path, stage: str) -> Found:
+    found = stages_found(out)
     if not found:
-        raise QueryError(f"{out}: no finished stage here; is it a run's folder?")
+        raise QueryError(f"{out}: no stage has written anything here; is it a run's folder?")
     which = [name for name in found if stage in (name, name.partition("-")[2])]
     if len(which) != 1:
         raise QueryError(f"no single stage {stage!r} in {out}; its stages are {', '.join(found)}")
-    return which[0], found[which[0]]
-
-
-def printable(text: str) -> str:
-    """Text fit for a terminal: control characters but newline and tab are shown as escapes, so they steer nothing."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return found[which[0]]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -57,6 +83,11 @@ def shipped_recipes() -> dict[str, Path]:
     here = Path(__file__).resolve().parent
     folders = [here / "configs", here.parent / "configs"]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def named(recipe: str, name: str) -> str:
+    """A recipe's text with another `name`, its comment gone with the old one."""
+    return re.sub(r"(?m)^name:.*$", lambda _: f"name: {json.dumps(name, ensure_ascii=False)}", recipe, count=1)
 
 
 def model_folder(run: Path) -> Path:
@@ -85,93 +116,134 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
         f"{', in one pass with the next' if r['fused'] else ''}"
         for r in rows
     ]
+    if plan.removes:
+        lines.append(f"in the way: {', '.join(plan.removes)}, finished by another recipe; only --replace removes them")
     lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {plan.out}")
     return rows, "\n".join(lines)
 
 
 def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
-    """Per stage: rows read, kept, dropped, quarantined, text bytes and seconds; as rows and as a table."""
-    found, costs = manifests(out), stage_costs(out)
-    if not found:
-        raise QueryError(f"{out}: no finished stage here; is it a run's folder?")
+    """Per stage: rows read, kept, dropped, quarantined, text bytes, tokens of packed rows, wall and CPU seconds; as
+    rows and as a table, with what is in quarantine. Raises QueryError where no stage has written anything."""
+    found, costs, seen = manifests(out), stage_costs(out), stages_found(out)
+    if not seen:
+        raise QueryError(f"{out}: no stage has written anything here; is it a run's folder?")
     rows = []
     for name, manifest in found.items():
-        size = manifest.kept_bytes
         cost = costs.get(name, {})
         rows.append(
             {
                 "stage": name,
                 **manifest.rows.model_dump(),
-                "bytes": size,
+                "bytes": manifest.kept_bytes,
                 "seconds": cost.get("seconds"),
+                "cpu_seconds": cost.get("cpu_seconds"),
+                "megabytes_per_second": cost.get("bytes_in", 0) / max(cost.get("seconds", 0), 1e-3) / 1e6,
                 "rules": manifest.rules,
+                "counters": manifest.counters,
             }
         )
-    head = f"{'stage':<18}{'read':>10}{'kept':>10}{'dropped':>9}{'bad':>6}{'MB out':>9}{'MB/s in':>9}{'s':>8}"
-    lines = [head]
-    for row in rows:
-        seconds = row["seconds"] or 0.0
-        speed = costs.get(row["stage"], {}).get("bytes_in", 0) / max(seconds, 1e-3) / 1e6
-        lines.append(
-            f"{row['stage']:<18}{row['read']:>10,}{row['kept']:>10,}{row['dropped']:>9,}{row['quarantined']:>6,}"
-            f"{row['bytes'] / 1e6:>9.2f}{speed:>9.2f}{seconds:>8.2f}"
-        )
-    return rows, "\n".join(lines)
+    columns = {"read": 10, "kept": 10, "dropped": 9, "bad": 6, "MB out": 9, "MB/s in": 9, "wall s": 8, "CPU s": 8}
+    lines = [f"{'stage':<18}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
+    lines += [*(_funnel_line(row) for row in rows)]
+    lines += [f"{row['stage']}: {text}" for row in rows if (text := tokens_line(row["counters"]))]
+    for name, stage in seen.items():
+        bad = faults(out / name, stage.files.get("quarantine", ()))
+        if stage.stopped or bad.count:
+            lines.append(f"{name}: {'stopped, ' if stage.stopped else ''}{bad.line()}")
+    return rows, printable("\n".join(lines))
+
+
+def _funnel_line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['stage']:<18}{row['read']:>10,}{row['kept']:>10,}{row['dropped']:>9,}{row['quarantined']:>6,}"
+        f"{row['bytes'] / 1e6:>9.2f}{row['megabytes_per_second']:>9.2f}{row['seconds'] or 0:>8.2f}"
+        f"{row['cpu_seconds'] or 0:>8.2f}"
+    )
+
+
+def tokens_line(counters: Mapping[str, int]) -> str:
+    """Tokens, rows and padding of packed rows in words, by their counters; empty for another stage's counters."""
+    if "tokens_packed" not in counters:
+        return ""
+    names = ("tokens_packed", "rows", "padding_tokens")
+    tokens, rows, padding = (counters.get(n, 0) + counters.get(f"{n}_validation", 0) for n in names)
+    held = counters.get("tokens_packed_validation", 0)
+    return (
+        f"{tokens:,} tokens in {rows:,} rows, {held:,} of them held out; "
+        f"padding {padding:,} ({padding / max(tokens + padding, 1):.2%})"
+    )
 
 
 def highlights(out: Path) -> dict[str, str]:
-    """What stages have to say for themselves: the `highlights.json` of their folders, label → text, escaped."""
+    """What stages have to say for themselves: the `highlights.json` of their folders and of the steps that they keep,
+    label → text, escaped. Raises QueryError where such a file is damaged."""
     told: dict[str, str] = {}
-    for name in manifests(out):
-        path = out / name / "highlights.json"
-        if path.exists():
-            told |= {f"{name}: {label}": printable(text) for label, text in json.loads(path.read_text("utf-8")).items()}
+    paths = [(name, p) for name in manifests(out) for p in sorted((out / name).rglob("highlights.json"))]
+    for name, path in paths:
+        try:
+            notes = json.loads(path.read_text("utf-8"))
+            told |= {f"{name}: {label}": printable(str(text)) for label, text in notes.items()}
+        except (OSError, ValueError, RecursionError, AttributeError):
+            raise QueryError(f"{path} is damaged: remove it, and run the recipe again to make it again") from None
     return told
 
 
-def _kept_rows(out: Path, stage: str) -> tuple[str, Manifest]:
-    """A stage's folder and manifest. Raises QueryError where it was fused and has no rows to show."""
-    folder, manifest = _stage_folder(out, stage)
-    if manifest.fused_bytes is not None:
-        raise QueryError(
-            f"{folder} was fused into the stage after it and wrote no rows; its drops are there (sample --dropped), "
-            "and a run with --set intermediates=keep writes its rows too"
-        )
-    return folder, manifest
-
-
 def first_rows(out: Path, stage: str, n: int) -> list[dict[str, Any]]:
-    """The first n rows of a stage's shards; of an artifact, its files and their sizes."""
-    folder, manifest = _kept_rows(out, stage)
+    """The first n rows of a stage's shards; of an artifact, its files and their sizes; of a stage that kept nothing,
+    what is in its quarantine."""
+    found = _with_rows(_stage(out, stage))
     rows: list[dict[str, Any]] = []
-    for name in manifest.shards:
-        for batch in read_batches(out / folder / name):
+    for name in (*found.files.get("rows", ()), *(found.files.get("quarantine", ()) if found.stopped else ())):
+        for batch in read_batches(out / found.folder / name):
             rows += batch.slice(0, n - len(rows)).to_pylist()
             if len(rows) >= n:
                 return rows
-    return rows or [{"file": f.name, "bytes": f.bytes} for f in manifest.files.get("artifact", [])]
+    artifact = found.files.get("artifact", ())
+    return rows or [{"file": name, "bytes": (out / found.folder / name).stat().st_size} for name in artifact]
+
+
+def _with_rows(found: Found) -> Found:
+    """The same. Raises QueryError where the stage was fused and has no rows to show."""
+    if found.fused:
+        raise QueryError(
+            f"{found.folder} was fused into the stage after it and wrote no rows; its drops are there (sample "
+            "--dropped), and a run with --set intermediates=keep writes its rows too"
+        )
+    return found
 
 
 def sample_rows(
-    out: Path, stage: str, n: int, *, dropped: bool = False, rule: str | None = None, seed: int = 0
+    out: Path, stage: str, n: int, *, stream: str = "rows", rule: str | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """n rows chosen by the hash of their id and the seed, of what a stage kept or dropped; memory is n rows."""
-    folder, manifest = _stage_folder(out, stage) if dropped else _kept_rows(out, stage)
+    """n rows chosen by the hash of their id and the seed, of a stage's `rows`, `drops` or `quarantine`; memory is n
+    rows. rule: only drops that broke it, or bad records of that reason."""
+    found = _stage(out, stage) if stream != "rows" else _with_rows(_stage(out, stage))
     best: list[tuple[int, int, dict[str, Any]]] = []
-    count = 0
-    for file in manifest.files.get("drops" if dropped else "rows", []):
-        for batch in read_batches(out / folder / file.name):
+    seen: set[str] = set()
+    count, order = 0, number("sample.rows", seed)
+    for name in found.files.get(stream, ()):
+        for batch in read_batches(out / found.folder / name):
             for row in batch.to_pylist():
-                if rule is not None and rule not in {row["rule"], *(b["rule"] for b in row["broken"])}:
+                rules = {row["rule"], *(b["rule"] for b in row["broken"])} if stream == "drops" else {row.get("reason")}
+                seen |= rules - {None}
+                if rule is not None and rule not in rules:
                     continue
                 count += 1
-                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), seed=seed)
+                key = xxhash.xxh3_64_intdigest(str(row.get("id", count)).encode(), order)
                 heapq.heappush(best, (-key, count, row))
                 if len(best) > n:
                     heapq.heappop(best)
     if rule is not None and not best:
-        raise QueryError(f"{folder} dropped nothing by {rule!r}; its rules: {', '.join(manifest.rules) or 'none'}")
+        raise QueryError(f"{found.folder} has no {stream} by {rule!r}; there are: {', '.join(sorted(seen)) or 'none'}")
     return [row for *_, row in sorted(best, key=lambda item: -item[0])]
+
+
+def broken_rule(broken: Mapping[str, Any]) -> str:
+    """A broken rule in words: its name, and its score and limit where they are known."""
+    numbers = {"": broken["score"], "limit ": broken["limit"]}
+    told = ", ".join(f"{name}{value:.4g}" for name, value in numbers.items() if value is not None)
+    return printable(f"{broken['rule']}: {told}" if told else broken["rule"])
 
 
 def render_rows(rows: Sequence[dict[str, Any]]) -> str:
@@ -186,127 +258,6 @@ def render_rows(rows: Sequence[dict[str, Any]]) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return printable(text if len(text) <= SHOWN else f"{text[:SHOWN]} … ({len(text):,} characters)")
-
-
-def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
-    """Every stage that a document met, in order: kept, dropped (with every rule, score and limit), quarantined or
-    packed.
-
-    wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
-    """
-    found = [(name, m, list(_met(out / name, name, m, wanted))) for name, m in manifests(out).items()]
-    last = max((k for k, (_, _, met) in enumerate(found) if met), default=-1)
-    steps: list[dict[str, Any]] = []
-    for name, manifest, met in found[: last + 1]:
-        passed = {"stage": name, "outcome": "passed", "fused": True}
-        steps += met or ([passed] if manifest.fused_bytes is not None else [])
-    if not steps:
-        thin = [name for name, manifest, _ in found if manifest.fused_bytes is not None]
-        hint = f"; {', '.join(thin)} fused: what they dropped has no url to be found by" if thin else ""
-        raise QueryError(f"no document {wanted!r} in {out}: give its id, source or url{hint}")
-    return steps
-
-
-def _met(folder: Path, name: str, manifest: Manifest, wanted: str) -> Iterable[dict[str, Any]]:
-    for stream, files in manifest.files.items():
-        for file in files if stream != "artifact" else []:
-            path = folder / file.name
-            names = pq.read_schema(path).names
-            if "doc_ids" in names:
-                yield from _packed(path, name, stream, wanted)
-            elif stream in ("rows", "drops", "quarantine"):
-                for row in _rows_of(path, names, wanted):
-                    yield {"stage": name, **_told(stream, row)}
-            elif "id" in names:
-                for row in _rows_of(path, names, wanted):
-                    yield {"stage": name, "outcome": stream, **{k: v for k, v in row.items() if k != "text"}}
-
-
-def _rows_of(path: Path, names: Sequence[str], wanted: str) -> list[dict[str, Any]]:
-    keys = [key for key in ("id", "source", "url") if key in names]
-    found: list[dict[str, Any]] = []
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=keys)
-            mask = pa.array([False] * len(table))
-            for key in keys:
-                mask = pc.or_(mask, pc.fill_null(pc.equal(table[key], wanted), False))
-            where = pc.indices_nonzero(mask)
-            if len(where):
-                found += file.read_row_group(group).take(where).to_pylist()
-    return found
-
-
-def _told(stream: str, row: dict[str, Any]) -> dict[str, Any]:
-    if stream == "rows":
-        scores = {key: value for key, value in row.items() if isinstance(value, dict)}
-        return {"outcome": "kept", "id": row["id"], "source": row["source"], "lang": row.get("lang"), "scores": scores}
-    if stream == "drops":
-        told = {"outcome": "dropped", "id": row["id"], "rule": row["rule"], "broken": row["broken"]}
-        if row["duplicate_of"] is not None:
-            told |= {"duplicate_of": row["duplicate_of"], "similarity": row["similarity"]}
-        return told
-    head = (row["head"] or b"")[:80].decode("utf-8", "backslashreplace")
-    return {
-        "outcome": "quarantined",
-        "id": row["id"],
-        "source": row["source"],
-        "reason": row["reason"],
-        "detail": row["detail"],
-        "head": head,
-    }
-
-
-def _packed(path: Path, stage: str, stream: str, wanted: str) -> Iterable[dict[str, Any]]:
-    """The packed rows that hold tokens of a document."""
-    row = 0
-    for batch in pq.ParquetFile(path).iter_batches(columns=["doc_ids", "doc_offsets", "seq_lengths"]):
-        parents = pc.list_parent_indices(batch["doc_ids"])
-        hits = pc.indices_nonzero(pc.equal(batch["doc_ids"].flatten(), wanted))
-        for k in hits.to_pylist():
-            yield {
-                "stage": stage,
-                "outcome": "packed" if stream == "rows" else stream,
-                "file": path.name,
-                "row": row + parents[k].as_py(),
-                "offset": batch["doc_offsets"].flatten()[k].as_py(),
-                "tokens": batch["seq_lengths"].flatten()[k].as_py(),
-            }
-        row += len(batch)
-
-
-def render_explanation(wanted: str, steps: Sequence[dict[str, Any]]) -> str:
-    """The steps of `explain_document` as text: a line a stage with what is new there, and one a broken rule."""
-    lines = [printable(wanted)]
-    known: dict[str, Any] = {}
-    for step in steps:
-        facts = {k: v for k, v in step.items() if k not in ("stage", "outcome", "broken", "scores") and v is not None}
-        new = {k: v for k, v in facts.items() if known.get(k) != v}
-        known |= facts
-        told = ", ".join(f"{key} {_inline(value)}" for key, value in new.items())
-        lines.append(f"  {step['stage']:<18} {step['outcome']}{': ' if told else ''}{told}")
-        broken = [b for b in step.get("broken", []) if b["rule"]]
-        lines += [f"    broke {broken_rule(b)}" for b in broken]
-        for column, scores in step.get("scores", {}).items():
-            if known.get(column) != scores:
-                known[column] = scores
-                lines.append(f"    {column}: {_inline(scores)}")
-    return "\n".join(lines)
-
-
-def broken_rule(broken: Mapping[str, Any]) -> str:
-    """A broken rule in words: its name, and its score and limit where they are known."""
-    numbers = {"": broken["score"], "limit ": broken["limit"]}
-    told = ", ".join(f"{name}{value:.4g}" for name, value in numbers.items() if value is not None)
-    return printable(f"{broken['rule']}: {told}" if told else broken["rule"])
-
-
-def _inline(value: Any) -> str:
-    """A value on one line: four digits of a float, `name value` of a struct's fields that are known."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(one)}" for key, one in value.items() if one is not None)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return printable(" ".join(text.splitlines()))
 
 
 def list_stages() -> tuple[list[dict[str, Any]], str]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.queries import broken_rule, funnel, highlights, manifests, printable
-from pipeline.shards import Manifest
+from pipeline.quarantine import faults
+from pipeline.queries import Found, broken_rule, funnel, highlights, manifests, stages_found, tokens_line
+from pipeline.terminal import printable
 
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 400
@@ -32,14 +32,15 @@ def report(out: Path) -> str:
 
     rows, _ = funnel(out)
     found = manifests(out)
+    counters = {name: manifest.counters for name, manifest in found.items()}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("report.html.j2").render(
         name=out.resolve().name,
         funnel=rows,
-        widest=max(row["read"] for row in rows),
-        stages=[_stage(out / name, manifest) for name, manifest in found.items()],
+        widest=max((row["read"] for row in rows), default=0),
+        stages=[_stage(out / name, stage, counters.get(name, {})) for name, stage in stages_found(out).items()],
         highlights=highlights(out),
         trainings=[_training(path) for name in found if (path := out / name / "metrics.jsonl").exists()],
         width=WIDTH,
@@ -47,19 +48,19 @@ def report(out: Path) -> str:
     )
 
 
-def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """What a stage took away and changed: rules with counts, examples of drops, reasons of quarantine, counters."""
-    drops, bad = (manifest.files.get(stream, []) for stream in ("drops", "quarantine"))
-    reasons: Counter[str] = Counter()
-    for file in bad:
-        reasons.update(pq.read_table(folder / file.name, columns=["reason"])["reason"].to_pylist())
+def _stage(folder: Path, stage: Found, counters: Mapping[str, int]) -> dict[str, Any]:
+    """What a stage took away and changed: rules with counts, examples of drops, what is in quarantine, counters."""
+    drops = stage.files.get("drops", ())
+    bad = faults(folder, stage.files.get("quarantine", ()))
     return {
-        "name": manifest.stage,
-        "rules": sorted(manifest.rules.items(), key=lambda item: (-item[1], item[0])),
-        "most": max(manifest.rules.values(), default=1),
-        "examples": _examples(folder / drops[0].name) if drops else [],
-        "reasons": reasons.most_common(),
-        "counters": sorted(manifest.counters.items()),
+        "name": f"{stage.folder} (stopped)" if stage.stopped else stage.folder,
+        "rules": sorted(stage.rules.items(), key=lambda item: (-item[1], item[0])),
+        "most": max(stage.rules.values(), default=1),
+        "examples": _examples(folder / drops[0]) if drops else [],
+        "reasons": bad.reasons.most_common(),
+        "bad": [printable(text) for text in bad.first],
+        "counters": sorted(counters.items()),
+        "tokens": tokens_line(counters),
     }
 
 

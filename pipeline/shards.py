@@ -20,14 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, field_validator
+
+from pipeline.identity import Identity
 
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 1 << 14
 SHARD_BYTES = 64 << 20
 MANIFEST = "_manifest.json"
+RUN = "run.json"
 GONE = ".gone"
 LOW_CARDINALITY = frozenset({"lang", "stage", "rule", "reason"})
+
+
+class Damaged(Exception):  # noqa: N818
+    """A file of a run's folder that does not say what such a file says; the message names it."""
 
 
 class File(BaseModel):
@@ -38,6 +45,25 @@ class File(BaseModel):
     bytes: int
     text_bytes: int = 0
     sha256: str
+
+    @field_validator("name")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        """A manifest may come from anywhere: no name leads out of the stage's folder."""
+        if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError("a file's name leads out of its folder")
+        return name
+
+    def fault(self, folder: Path) -> str | None:
+        """Why the file below `folder` is not the one described, as far as its size shows; None where it may be."""
+        path = folder / self.name
+        try:
+            size = path.lstat().st_size
+        except OSError:
+            return f"{self.name} is missing"
+        if path.is_symlink():
+            return f"{self.name} is a link"
+        return None if size == self.bytes else f"{self.name} has {size:,} bytes, not {self.bytes:,}"
 
 
 class Rows(BaseModel):
@@ -59,13 +85,10 @@ class Manifest(BaseModel):
 
     format: int = 1
     stage: str
-    use: str
-    version: int
     gives: str
     fingerprint: str
-    settings: dict[str, Any]
+    identity: Identity
     parent: str | None
-    artifacts: dict[str, str]
     rows: Rows
     rules: dict[str, int]
     counters: dict[str, int]
@@ -80,26 +103,47 @@ class Manifest(BaseModel):
         return sum(file.text_bytes for file in rows) if self.fused_bytes is None else self.fused_bytes
 
     @property
+    def use(self) -> str:
+        """The stage's "module:Class"."""
+        return self.identity.use
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The stage's settings, defaults too."""
+        return self.identity.settings
+
+    def all_files(self) -> list[File]:
+        """The files of all streams."""
+        return [file for files in self.files.values() for file in files]
+
+    @property
     def shards(self) -> list[str]:
         """Names of the stage's own shards, in order."""
         return [file.name for file in self.files.get("rows", [])]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a stage's folder, or None where the stage is not done."""
+    """The manifest of a stage's folder, or None where the stage is not done. Raises Damaged where it is no manifest."""
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (ValidationError, OSError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise Damaged(f"{folder.name}/{MANIFEST} is damaged ({what})") from None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON (keys sorted) to a temporary name, syncs it, renames it."""
-    data = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    """Writes JSON (keys sorted), as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 to a temporary name, syncs it, renames it: a link of that name is replaced, not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     with temporary.open("wb") as file:
-        file.write(data)
+        file.write(text.encode())
     commit(temporary, path)
 
 

@@ -3,7 +3,8 @@
 Writes `run-*.arrow`: uncompressed Arrow files, each one record batch sorted by (key, order…), so that a partition is
 found by binary search in a memory-mapped key column and no file is made per (task, partition). Costs one write and one
 read of the scattered rows; memory is about four copies of one run (32 MB) while writing, about three copies of 32 MB of
-rows (of one key's rows at least) while reading: what is mapped is given back as soon as it is copied.
+rows while reading (more only where rows alike in key and first order column are more): what is mapped is given back as
+soon as it is copied.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ MERGE_ROWS, MERGE_BYTES = 1 << 20, 32 << 20
 BATCH_BYTES = 8 << 20
 KEYS = 1 << 64
 MADVISE = ctypes.CDLL(None).madvise
+
+Span = tuple[int, int]
+"""Rows of a run, from the first to before the second."""
 
 
 class RunWriter:
@@ -78,19 +82,19 @@ class _Run:
     """A memory-mapped run, whose file is closed: there may be more runs than a process may open files. size: its bytes
     for a row."""
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path) -> None:
         with pa.memory_map(str(path)) as file:
             self.map = file.read_buffer()  # it stays when the file is closed
         self.rows = pa.ipc.open_file(self.map).get_batch(0)
-        self.keys: NDArray[np.uint64] = self.rows[key].to_numpy(zero_copy_only=True)
         self.size = len(self.map) / len(self.rows)
 
-    def bounds(self, low: int, high: int) -> tuple[int, int]:
-        """Rows whose key is in [low, high)."""
-        start = int(np.searchsorted(self.keys, np.uint64(low)))
-        end = len(self.keys) if high >= KEYS else int(np.searchsorted(self.keys, np.uint64(high)))
+    def bounds(self, name: str, span: Span, low: int, high: int) -> Span:
+        """Of rows in a span, sorted by a column, those whose value in it is in [low, high)."""
+        values: NDArray[np.uint64] = self.rows[name].to_numpy(zero_copy_only=True)[slice(*span)]
+        start = int(np.searchsorted(values, np.uint64(low)))
+        end = len(values) if high >= KEYS else int(np.searchsorted(values, np.uint64(high)))
         self._give_back()
-        return start, end
+        return span[0] + start, span[0] + end
 
     def copy(self, start: int, end: int) -> pa.RecordBatch:
         """Rows [start, end), in memory of their own."""
@@ -115,21 +119,32 @@ def merge(paths: Sequence[Path], key: str, order: Sequence[str], low: int, high:
     """The rows of all runs whose key is in [low, high), sorted by (key, *order), in batches of about 8 MB.
 
     Equal rows come in the order of `paths`. The key range is halved until a part has at most a million rows and 32 MB,
-    or one key.
+    or one key; the rows of one key are cut in the same way by the first column of `order`, if it is uint64.
     """
-    runs = [_Run(path, key) for path in paths]
+    runs = [_Run(path) for path in paths]
+    by = (key, *order)
+    halved = [name for name in by[:2] if runs and runs[0].rows[name].type == pa.uint64()]
+    yield from _parts(runs, [(0, len(run.rows)) for run in runs], halved, by, low, high)
+
+
+def _parts(
+    runs: Sequence[_Run], spans: Sequence[Span], halved: Sequence[str], by: Sequence[str], low: int, high: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the runs' spans, equal in the sort columns before `halved[0]`, of which that is in [low, high)."""
     todo = [(low, high)]
     while todo:
         low, high = todo.pop()
-        bounds = [run.bounds(low, high) for run in runs]
+        bounds = [run.bounds(halved[0], span, low, high) for run, span in zip(runs, spans, strict=True)]
         total = sum(end - start for start, end in bounds)
         size = sum(run.size * (end - start) for run, (start, end) in zip(runs, bounds, strict=True))
-        if (total > MERGE_ROWS or size > MERGE_BYTES) and high - low > 1:
+        large = total > MERGE_ROWS or size > MERGE_BYTES
+        if large and high - low > 1:
             middle = (low + high) // 2
             todo += [(middle, high), (low, middle)]
+        elif large and len(halved) > 1:
+            yield from _parts(runs, bounds, halved[1:], by, 0, KEYS)
         elif total:
-            parts = [run.copy(a, b) for run, (a, b) in zip(runs, bounds, strict=True) if b > a]
-            yield from _sorted(parts, (key, *order))
+            yield from _sorted([run.copy(a, b) for run, (a, b) in zip(runs, bounds, strict=True) if b > a], by)
 
 
 def _sorted(parts: list[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DOCUMENTS = "documents"
 SOURCES = "sources"
 ORDINARY = "This is a short and ordinary text.\n"
+UNICODE = "unicode"
+"""Among a stage's libraries: the character database that comes with Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,10 @@ class Stage(BaseModel):
         """The pieces of input, in order, never depending on the number of workers; only for stages that read
         sources."""
         return []
+
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose version decides the stage's answer (and `UNICODE`): another version runs it again."""
+        return ()
 
     def kernels(self) -> tuple[str, ...]:
         """Modules of numba kernels that the steps call, to be compiled ahead: each has its kernels' types of arguments

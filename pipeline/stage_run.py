@@ -23,6 +23,7 @@ from pipeline.engines.streams import Link, LinkResult
 from pipeline.engines.work import RUNS, Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.plan import Plan, Planned
+from pipeline.quarantine import faults
 from pipeline.shards import MANIFEST, File, Manifest, Rows, discard, read_manifest, temporary_name, write_json
 from pipeline.shuffle import cut
 from pipeline.stage import DOCUMENTS, SOURCES, Each, Exchange, Fold, Once, Source, Step
@@ -275,7 +276,7 @@ class StageRun:
     def _spec(self, step: Step, phase: Phase, out: Path, index: int, count: int, inputs: Sequence[str]) -> TaskSpec:
         return TaskSpec(
             use=self.planned.use.ref,
-            settings=self.planned.given,
+            settings=self.planned.settings,
             search=[str(folder) for folder in self.plan.recipe.folders],
             step=step.name,
             phase=phase,
@@ -294,7 +295,7 @@ class StageRun:
     def _link(self, planned: Planned) -> Link:
         return Link(
             use=planned.use.ref,
-            settings=planned.given,
+            settings=planned.settings,
             stage=planned.folder,
             root=str(self.plan.out / planned.folder),
             artifacts=self._artifacts(planned),
@@ -360,10 +361,11 @@ class StageRun:
         if not rows.balanced:
             raise RunError(f"{name}: the books do not balance: {rows}; this is a fault of the stage")
         if rows.read and rows.quarantined / rows.read > limit:
+            bad = faults(self.plan.out / name, [file.name for file in totals.files.get("quarantine", [])])
             raise RunError(
                 f"{name}: {rows.quarantined:,} of {rows.read:,} records are bad ({rows.quarantined / rows.read:.2%}), "
-                f"over max_bad {limit:.2%}. Look at {self.plan.out / name / 'quarantine'}, mend the input or raise "
-                "max_bad, and run again."
+                f"over max_bad {limit:.2%}: {bad.line()}. See more with `gristmill sample {self.plan.out} {name} "
+                "--quarantined`; mend the input or raise max_bad, and run again."
             )
         if not rows.kept:
             worst = ", ".join(f"{rule} {n:,}" for rule, n in totals.rules.most_common(3)) or "no records at all"
@@ -373,18 +375,27 @@ class StageRun:
     def _commit(self, planned: Planned, totals: _Totals, rows: Rows, fused_bytes: int | None) -> Manifest:
         manifest = Manifest(
             stage=planned.folder,
-            use=planned.use.ref,
-            version=planned.stage.version,
             gives=planned.stage.gives,
             fingerprint=planned.fingerprint,
-            settings=planned.settings,
+            identity=planned.identity,
             parent=planned.parent,
-            artifacts=dict(planned.artifact_prints),
             rows=rows,
             rules=dict(totals.rules),
             counters=dict(totals.counters),
             files=totals.files,
             fused_bytes=fused_bytes,
         )
+        if planned.repairs is not None:
+            _same_again(planned.folder, planned.repairs, manifest)
         write_json(self.plan.out / planned.folder / MANIFEST, manifest.model_dump())
         return manifest
+
+
+def _same_again(folder: str, old: Manifest, new: Manifest) -> None:
+    """Stops where a stage that was made again came out different: stages after it were made of what it was before."""
+    before, now = ({(f.name, f.sha256) for f in manifest.all_files()} for manifest in (old, new))
+    if differs := sorted({name for name, _ in before ^ now}):
+        raise RunError(
+            f"{folder}: its files were damaged, and made again they came out different: {', '.join(differs[:5])}. "
+            f"Run it and all stages after it again with --force {folder.partition('-')[2]}."
+        )

@@ -8,7 +8,6 @@ each process once.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from itertools import chain
@@ -21,19 +20,16 @@ from stages.kernels.text import (
     BAD,
     CHANGED,
     CLASS_SHIFT,
-    COMBINING_SHIFT,
-    FIRST,
     JOINED,
     JOINER,
     MIDDLE,
-    SECOND,
     SPACED,
     START,
     STOP,
     WORD_BREAK,
 )
+from stages.normalisation import CODE_POINTS, quick_check
 
-CODE_POINTS = 0x110000
 OTHER_LETTER, OTHER_MARK = "一。"
 """They stand for the letters and digits, and for the rest, that ftfy's pattern does not name."""
 WORDS_END = 0x40000
@@ -49,8 +45,6 @@ EMOJI = "\u2190-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff\U000e0
 """What a zero-width joiner follows in an emoji sequence (UTS #51)."""
 UNSPACED_SCRIPTS = "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
 """Scripts written without spaces, where U+200B marks a word's end: Thai, Lao, Myanmar, Khmer … (UAX #14, class SA)."""
-HANGUL = range(0xAC00, 0xD7A4)
-"""Syllables, which decompose by arithmetic: Python's `decomposition` says nothing of them."""
 JOINERS = "\u200c\u200d"
 ZERO_WIDTH_SPACE = "\u200b"
 
@@ -64,7 +58,7 @@ def character_table(form: Form, changed: Iterable[str], where_needed: bool, patt
     joiner or U+200B is left where its script needs it (else nothing is said of them here). pattern: ftfy's mojibake
     pattern, for the class of each character in bits 16–23.
     """
-    table = _normalisation(form) if form != "none" else np.zeros(CODE_POINTS, np.uint32)
+    table = quick_check(form) if form != "none" else np.zeros(CODE_POINTS, np.uint32)
     table[[ord(char) for char in changed]] |= CHANGED
     if where_needed:
         table[[ord(char) for char in JOINERS]] |= JOINER
@@ -80,27 +74,6 @@ def _members(ranges: str) -> NDArray[np.int64]:
     """Code points of a character class without escapes ("a-cx")."""
     bounds = re.findall(r"(.)(?:-(.))?", ranges, re.DOTALL)
     return np.concatenate([np.arange(ord(low), ord(high or low) + 1) for low, high in bounds])
-
-
-def _normalisation(form: Literal["NFC", "NFKC"]) -> NDArray[np.uint32]:
-    """Quick-check data (UAX #15, 9): what changes alone, what may compose with what comes before, combining classes."""
-    codes = np.r_[0:0xD800, 0xE000:0x20000, 0x2F800:0x2FA20, 0xE0000:0xE1000]
-    chars = codes.astype("<u4").tobytes().decode("utf-32-le")
-    table = np.zeros(CODE_POINTS, np.uint32)
-    table[codes] = np.fromiter(map(unicodedata.combining, chars), np.uint32, len(codes)) << np.uint32(COMBINING_SHIFT)
-    firsts = {chr(code) for code in range(0x1100, 0x1113)}
-    seconds = {chr(code) for code in chain(range(0x1161, 0x1176), range(0x11A8, 0x11C3))}
-    made = {char: parts for char in chars if (parts := unicodedata.decomposition(char))}
-    for char, parts in made.items():
-        first, _, second = parts.partition(" ")
-        if second and " " not in second and first[0] != "<" and unicodedata.is_normalized("NFC", char):
-            firsts.add(chr(int(first, 16)))
-            seconds.add(chr(int(second, 16)))
-    table[[ord(char) for char in made if not unicodedata.is_normalized(form, char)]] |= CHANGED
-    begin = [char for char in made if unicodedata.normalize("NFD", char)[0] in firsts]
-    table[[*map(ord, chain(firsts, begin)), *HANGUL]] |= FIRST
-    table[[ord(char) for char in seconds]] |= SECOND
-    return table
 
 
 ATOM = re.compile(

@@ -1,16 +1,16 @@
-"""Text repair: exactly ftfy's, then our own rules for characters and lines.
+"""Text repair: line breaks, then exactly ftfy's, then our own rules for characters and lines.
 
 Reads documents, writes the same documents with mended text; one that ends up empty is dropped. A kernel proves line by
 line, a long one in ftfy's segments, that nothing would change, and only the other lines are repaired in Python: the
-answer is that of ftfy's `fix_text` followed by the rules, byte for byte. Its one trade-off: a line that ftfy keeps
-changing after ROUNDS rounds sends its document to quarantine, where ftfy itself would go on, for hours if the line is
-made for it.
+answer is that of ftfy's `fix_text` followed by the rules, byte for byte. The break characters that ftfy does not know
+become newlines before it runs: alone, it removes U+000B and so joins two words, and reads U+0085 as an ellipsis. One
+trade-off: a line that ftfy keeps changing after ROUNDS rounds sends its document to quarantine, where ftfy itself would
+go on, for hours if the line is made for it. Normalisation takes time in proportion to the text, as ftfy's does not.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.rows import drop_rows, text_array, with_column
-from pipeline.stage import Each, Emit, Stage, Task, each_batch
+from pipeline.stage import UNICODE, Each, Emit, Stage, Task, each_batch
+from stages.normalisation import normalize
 
 ROUNDS = 32
 """Rounds of ftfy's repairs after which a segment that still changes is given up; real text settles within 6."""
 LINE_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 """Unicode's mandatory breaks but the newline itself (UAX #14, BK, CR and NL)."""
+LATIN = ("latin-1", "iso-8859-2")
+"""Encodings in which the byte 85, a common one in UTF-8, is U+0085, of those from which ftfy decodes mojibake."""
+LINE = re.compile("[^\n]*\n|[^\n]+")
 CONTROL_CHARS = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u206a-\u206f\ufdd0-\ufdef\ufeff\ufff9-\ufffc"
     + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
@@ -70,7 +74,12 @@ class Ftfy(BaseModel):
         False, description="Full-width forms to ASCII. Off: it would turn Chinese punctuation (，！) into ASCII."
     )
     uncurl_quotes: bool = Field(False, description="Curly quotes to straight ones. Off: they are correct typography.")
-    fix_line_breaks: bool = Field(True, description="CRLF, CR, U+2028, U+2029, U+0085 to newline.")
+    fix_line_breaks: bool = Field(
+        True,
+        description="Line breaks to newline: CRLF, CR, U+2028, U+2029, and before ftfy runs U+000B, which it removes, "
+        "U+000C and U+0085, which it reads as an ellipsis. U+0085 is left to ftfy where it may be a byte of mojibake, "
+        "and in a line with other C1 controls (Windows-1252).",
+    )
     fix_surrogates: bool = Field(True, description="Join surrogate pairs (valid UTF-8 holds none; entities may).")
     remove_control_chars: bool = Field(True, description="Remove control characters that show nothing, and U+FEFF.")
     max_decode_length: int = Field(
@@ -83,7 +92,7 @@ class Ftfy(BaseModel):
 class Clean(Stage):
     """Repairs text with ftfy, then normalises characters and lines."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     ftfy: Ftfy = Field(default_factory=Ftfy, description="ftfy's own settings.")
     unicode: Literal["NFC", "NFKC", "none"] = Field(
         "NFC", description="Normalisation form. NFKC also folds ², ﬁ, Ａ and the like, and so changes meaning."
@@ -109,6 +118,10 @@ class Clean(Stage):
     max_blank_lines: int | None = Field(
         2, ge=0, description="Blank lines kept of a run of them; none where a document starts or ends. null: all stay."
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """ftfy, whose answers these are, and what Python knows of characters."""
+        return ("ftfy", UNICODE)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that prove lines sound and tidy them."""
@@ -201,7 +214,7 @@ def _rules(stage: Clean) -> tuple[tuple[str, Fixer], ...]:
         (stage.full_width != "keep", "full_width", partial(FULL_WIDTH.sub, lambda m: chr(ord(m[0]) - 0xFEE0))),
     ]
     if stage.unicode != "none":
-        rules.append((True, "normalisation", partial(unicodedata.normalize, stage.unicode)))
+        rules.append((True, "normalisation", partial(normalize, stage.unicode)))
     return tuple((name, fixer) for chosen, name, fixer in rules if chosen)
 
 
@@ -271,14 +284,45 @@ def mend_line(line: str, angle: bool, tools: Tools, marks: set[str]) -> str:
     angle: a "<" came in an earlier line of the text. marks: the names of the mends made are added to it. Raises
     ValueError if a segment does not settle.
     """
-    config, segments = tools.ftfy, []
-    for start in range(0, len(line), config.max_decode_length):
-        segment = line[start : start + config.max_decode_length]
+    config, mended, most = tools.ftfy, [], tools.ftfy.max_decode_length
+    if config.fix_line_breaks:
+        line = _apply(line, (("line_breaks", break_line),), marks)
+    lines = LINE.findall(line)
+    for segment in (one[start : start + most] for one in lines for start in range(0, len(one), most)):
         angle = angle or "<" in segment
         if config.unescape_html == "auto" and angle:
             config = config._replace(unescape_html=False)
-        segments.append(_settle(segment, _ftfy_passes(config), marks))
-    return _apply("".join(segments), tools.rules, marks)
+        mended.append(_settle(segment, _ftfy_passes(config), marks))
+    return _apply("".join(mended), tools.rules, marks)
+
+
+def break_line(line: str) -> str:
+    """A line with U+000B, U+000C and U+0085 as newlines (UAX #14, BK and NL).
+
+    U+0085 stays where it may be a byte of a UTF-8 sequence read as another encoding. It stays too in a line with other
+    C1 controls apart from such sequences: that is Windows-1252 read as Latin-1, in which the byte 85 is an ellipsis.
+    """
+    line = line.replace("\v", "\n").replace("\f", "\n")
+    if "\x85" not in line:
+        return line
+    lone = _mojibake_or_control()
+    if any(match[1] is None and match[0] != "\x85" for match in lone.finditer(line)):
+        return line
+    return lone.sub(lambda match: match[1] or "\n", line)
+
+
+@cache
+def _mojibake_or_control() -> re.Pattern[str]:
+    """Matches the characters that the bytes of a UTF-8 sequence become in an encoding of `LATIN` (group 1), or a C1
+    control."""
+    sequences = []
+    for name in LATIN:
+        two, three, four, rest = (
+            f"[{bytes(range(low, high + 1)).decode(name)}]"
+            for low, high in ((0xC2, 0xDF), (0xE0, 0xEF), (0xF0, 0xF4), (0x80, 0xBF))
+        )
+        sequences.append(f"{two}{rest}|{three}{rest}{{2}}|{four}{rest}{{3}}")
+    return re.compile(f"({'|'.join(sequences)})|[\x80-\x9f]")
 
 
 def _apply(text: str, passes: Iterable[tuple[str, Fixer]], marks: set[str]) -> str:
@@ -324,7 +368,7 @@ def _ftfy_passes(config: Any) -> tuple[tuple[str, Fixer], ...]:
         (config.fix_surrogates, "surrogates", FIXERS["fix_surrogates"]),
         (config.remove_terminal_escapes, "terminal_escapes", FIXERS["remove_terminal_escapes"]),
         (config.remove_control_chars, "control_chars", FIXERS["remove_control_chars"]),
-        (config.normalization is not None, "normalisation", partial(unicodedata.normalize, config.normalization)),
+        (config.normalization is not None, "normalisation", partial(normalize, config.normalization)),
     ]
     return tuple((name, fixer) for chosen, name, fixer in passes if chosen)
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from stages.byte_level import byte_alphabet
+from stages.plain_text import Plain, plain_tokenizer
+from stages.special_tokens import Roles, find_roles, named_in_config
 
 CHECKED = 3
 """Documents of each batch that both encoders encode."""
@@ -37,20 +39,51 @@ Ids = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Ids of n texts, one after the other: int32[total], and where each text starts: int64[n + 1]."""
 
 
-class Encoder:
-    """Encodes texts as plain text: special tokens spelt out in them are not taken for special, no BOS or EOS is added.
+class UnknownTextError(ValueError):
+    """A text that a tokenizer without an unknown token cannot encode."""
 
-    fallbacks: documents that `tokenizers` encoded since gigatoken could not or did not agree. why: the reason, or "".
+
+class Encoder:
+    """Encodes texts as plain text: no special token comes of them whatever they spell, no BOS or EOS is added.
+
+    exact: the tokenizer as its file has it. fallbacks: documents that `tokenizers` encoded since gigatoken could not or
+    did not agree. why: the reason, or "". unknown: ids of the unknown token so far. lost: bytes of text so far that a
+    byte-level vocabulary has no token for, nor an unknown one: `tokenizers` leaves them out.
     """
 
-    def __init__(self, path: Path) -> None:
-        """path: tokenizer.json or its folder. Raises FileNotFoundError, ValueError where it is not a tokenizer."""
+    def __init__(self, path: Path, special: frozenset[str] = frozenset()) -> None:
+        """path: tokenizer.json or its folder. special: texts of tokens that are special besides those that its files
+        call so. Raises FileNotFoundError, ValueError where it is no tokenizer, or none that text can be encoded with.
+        """
         self.file = tokenizer_file(path)
-        self.exact, (self.fast, self.why) = _opened(_exact, self.file), _opened(_gigatoken, self.file)
-        self.fallbacks = 0
+        self.exact = _opened(_exact, self.file)
+        named = frozenset(text for text in named_in_config(self.file) if len(text) > 1)
+        self.plain: Plain = _opened(plain_tokenizer, self.file, special | named)
+        self.fast, self.why = _opened(_gigatoken, self.file, special | named)
+        self.fallbacks = self.unknown = self.lost = 0
 
     def encode(self, texts: pa.Array, ranks: NDArray[np.uint64] | None = None) -> Ids:
-        """The ids of a large_string or string array without nulls. ranks: the lowest are checked; else the first."""
+        """The ids of a large_string or string array without nulls. ranks: the lowest are checked; else the first.
+
+        Raises UnknownTextError.
+        """
+        ids, offsets = self.plain.separated(*self._encode(texts, ranks))
+        self.unknown += int((ids == self.plain.unknown).sum())
+        self.lost += self.plain.lost(texts)
+        return ids, offsets
+
+    def refused(self, texts: pa.Array) -> dict[int, str]:
+        """The texts that cannot be encoded, since a character is unknown and there is no token for that: position →
+        why."""
+        found: dict[int, str] = {}
+        for k in range(len(texts) if self.plain.refuses else 0):
+            try:
+                self._by_tokenizers(texts.slice(k, 1))
+            except UnknownTextError as error:
+                found[k] = str(error)
+        return found
+
+    def _encode(self, texts: pa.Array, ranks: NDArray[np.uint64] | None) -> Ids:
         if self.fast is not None and len(texts):
             found: Ids = self.fast.encode(texts)
             if self._agrees(texts, found, ranks):
@@ -72,20 +105,25 @@ class Encoder:
     def _by_tokenizers(self, texts: pa.Array) -> Ids:
         lists = [np.empty(0, np.int32)]
         for piece in _pieces(texts, PIECE_BYTES):
-            encoded = self.exact.encode_batch_fast(piece.to_pylist(), add_special_tokens=False)
+            try:
+                encoded = self.plain.tokenizer.encode_batch_fast(piece.to_pylist(), add_special_tokens=False)
+            except Exception as error:
+                if type(error) is not Exception:
+                    raise
+                raise UnknownTextError(str(error)) from error  # `tokenizers` has no class of its own for this
             lists += [np.array(one.ids, np.int32) for one in encoded]
         return np.concatenate(lists), np.cumsum([len(ids) for ids in lists], dtype=np.int64)
 
 
-def _opened(how: Callable[[Path], Any], file: Path) -> Any:
+def _opened(how: Callable[..., Any], file: Path, *special: frozenset[str]) -> Any:
     """What `how` makes of a tokenizer.json; remembered, since every shard's task asks."""
     stat = file.stat()
-    return _open(how, file, stat.st_size, stat.st_mtime_ns)
+    return _open(how, file, stat.st_size, stat.st_mtime_ns, *special)
 
 
-@lru_cache(maxsize=6)
-def _open(how: Callable[[Path], Any], file: Path, _size: int, _changed: int) -> Any:
-    return how(file)
+@lru_cache(maxsize=8)
+def _open(how: Callable[..., Any], file: Path, _size: int, _changed: int, *special: frozenset[str]) -> Any:
+    return how(file, *special)
 
 
 def _exact(file: Path) -> Any:
@@ -132,13 +170,13 @@ class _Gigatoken:
         return layout.content.data.view(np.int32), layout.offsets.data
 
 
-def _gigatoken(file: Path) -> tuple[_Gigatoken | None, str]:
+def _gigatoken(file: Path, special: frozenset[str]) -> tuple[_Gigatoken | None, str]:
     """gigatoken's tokenizer of a tokenizer.json and "", or None and why not."""
-    plain = orjson.loads(file.read_bytes())
-    plain["added_tokens"] = [token for token in plain["added_tokens"] if not token["special"]]
-    plain["post_processor"] = plain["truncation"] = plain["padding"] = None
+    plain: Plain = _opened(plain_tokenizer, file, special)
+    if plain.doubt:
+        return None, plain.doubt
     try:
-        return _Gigatoken(orjson.dumps(plain)), ""
+        return _Gigatoken(plain.source), ""
     except ImportError:
         return None, "gigatoken is not installed"
     except (RuntimeError, ValueError) as error:
@@ -163,28 +201,13 @@ def digest(path: Path) -> str:
     return hashlib.sha256(tokenizer_file(path).read_bytes()).hexdigest()
 
 
-def special_ids(path: Path) -> dict[str, int]:
-    """{"bos_id", "eos_id", "pad_id"} of a tokenizer.json or its folder.
+def special_tokens(path: Path, bos: bool | str = True, eos: bool | str = True, pad: str | None = None) -> Roles:
+    """The tokens that begin, end and pad, by settings and the tokenizer's files, as `find_roles` finds them.
 
-    Roles are named by `tokenizer_config.json` where one lies beside it. A role that it does not name goes to another:
-    BOS and EOS stand for each other, padding is EOS (as GPT-2 is used). Without a config, the special tokens in order
-    of their ids are BOS, EOS and padding, and the last one stands for those that are missing.
+    path: a tokenizer.json or its folder.
     """
     file = tokenizer_file(path)
-    tokenizer = _opened(_exact, file)
-    config = file.with_name("tokenizer_config.json")
-    if config.is_file():
-        names = _named(json.loads(config.read_text(encoding="utf-8")))
-    else:
-        added = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
-        names = {role: added[min(k, len(added) - 1)] for k, role in enumerate(("bos", "eos", "pad")) if added}
-    if not names:
-        raise ValueError(f"{file} has no special tokens to begin, end and pad with")
-    found = {role: tokenizer.token_to_id(name) for role, name in names.items()}
-    missing = [names[role] for role, number in found.items() if number is None]
-    if missing:
-        raise ValueError(f"{file} has no token {missing[0]!r}, which its config names")
-    return {f"{role}_id": number for role, number in found.items()}
+    return find_roles(file, _opened(_exact, file), bos, eos, pad)
 
 
 def vocab_size(path: Path) -> int:
@@ -195,29 +218,6 @@ def vocab_size(path: Path) -> int:
 def _size(file: Path) -> int:
     vocabulary: dict[str, int] = _opened(_exact, file).get_vocab()
     return max(vocabulary.values()) + 1
-
-
-def _named(config: dict[str, Any]) -> dict[str, str]:
-    """{"bos", "eos", "pad"} → token, by a tokenizer_config.json; empty where it names none."""
-    found = {}
-    for role in ("bos", "eos", "pad"):
-        value = config.get(f"{role}_token")
-        found[role] = value.get("content") if isinstance(value, dict) else value
-    eos = found["eos"] or found["bos"] or found["pad"]
-    return {"bos": found["bos"] or eos, "eos": eos, "pad": found["pad"] or eos} if eos else {}
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The byte-level alphabet: printable stand-in → byte (openai/gpt-2 src/encoder.py, bytes_to_unicode)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + k): b for k, b in enumerate(others)}
-
-
-def token_bytes(tokens: Sequence[str]) -> list[bytes]:
-    """The bytes that byte-level tokens stand for. Raises KeyError for a token not of the byte-level alphabet."""
-    alphabet = byte_alphabet()
-    return [bytes(alphabet[char] for char in token) for token in tokens]
 
 
 def spelling(tokenizer: Any) -> list[bytes]:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.rows import drop_rows
-from pipeline.stage import Each, Emit, Exchange, Stage, Step, Task
+from pipeline.stage import UNICODE, Each, Emit, Exchange, Stage, Step, Task
 from stages.kernels.arrow import text_buffers
+from stages.normalisation import composed
 
 HASH = pa.schema([("key", pa.uint64()), ("low", pa.uint64()), ("ref", pa.uint64()), ("id", pa.string())])
 """A document: both halves of its hash, its reference (shard << 32 | row) and its id."""
@@ -34,16 +35,22 @@ class ExactDedup(Stage):
     Empty texts are equal to each other: one stays.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     normalise: Literal["none", "whitespace", "text"] = Field(
         "whitespace",
         description="What does not count: nothing; how much blank is where; or all but letters, marks and digits, and "
-        "their case and compatible forms (NFKD). A text with no letter or digit is then compared as it is.",
+        "their case and compatible forms (NFKD), composed or not. A text with none of these is then compared as it is, "
+        "composed (NFC).",
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """What Python knows of characters, if texts are normalised."""
+        return () if self.normalise == "none" else (UNICODE,)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that normalise, if it does."""
-        return () if self.normalise == "none" else ("stages.kernels.normalise",)
+        names = {"none": (), "whitespace": ("normalise",), "text": ("canonical", "normalise")}[self.normalise]
+        return tuple(f"stages.kernels.{name}" for name in names)
 
     def steps(self) -> tuple[Step, ...]:
         """Hashes regrouped → removals by shard → one pass that drops."""
@@ -67,6 +74,8 @@ class ExactDedup(Stage):
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """XXH3's 128 bits of each document's content: (uint64[n, 2], memory to hand back with the next batch)."""
         data, offsets = text_buffers(batch["text"])
+        if self.normalise == "text":
+            data, offsets = composed(data, offsets)
         spans = _spans(data, offsets)
         if self.normalise == "whitespace":
             from stages.kernels.normalise import byte_kinds, squeezed

@@ -41,6 +41,10 @@ class Extract(Stage):
     timeout_seconds: float = Field(10.0, gt=0, description="CPU seconds, not of the clock, that one page may take.")
     max_page_bytes: int = Field(16 << 20, gt=0, description="A larger page is quarantined unread.")
 
+    def libraries(self) -> tuple[str, ...]:
+        """The extractor, and Resiliparse for charsets."""
+        return ("Resiliparse", *(("trafilatura", "jusText", "lxml") if self.engine == "trafilatura" else ()))
+
     def steps(self) -> tuple[Step, ...]:
         """One pass over the shards."""
         return (Each("extract", self._run, schema=_without_payload),)

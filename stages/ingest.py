@@ -12,10 +12,10 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.rows import DOCUMENT, PAYLOAD, with_field
 from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
@@ -81,6 +81,7 @@ class Ingest(FieldMap, Stage):
     skipped_* (parts of a WARC that are no documents).
     """
 
+    version: ClassVar[int] = 2
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
 
     inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(
@@ -99,6 +100,22 @@ class Ingest(FieldMap, Stage):
     piece_bytes: int = Field(
         128 << 20, gt=0, description="A larger file is cut where its format allows: plain JSONL, text lines, Parquet."
     )
+
+    @model_validator(mode="after")
+    def _inherit(self) -> Self:
+        """Gives every input all fields, its own or the stage's: a recipe's settings, written and read again, are the
+        same."""
+        shared = {name: getattr(self, name) for name in FieldMap.model_fields}
+        inputs = tuple(
+            entry.model_copy(update={name: v for name, v in shared.items() if name not in entry.model_fields_set})
+            for entry in self.inputs
+        )
+        object.__setattr__(self, "inputs", inputs)  # the model is frozen for everyone else
+        return self
+
+    def libraries(self) -> tuple[str, ...]:
+        """FastWARC parses the headers of web archives."""
+        return ("FastWARC",) if any(entry.form(entry.path) in (*WEB, None) for entry in self.inputs) else ()
 
     def steps(self) -> tuple[Step, ...]:
         """One pass over the sources."""
@@ -157,20 +174,20 @@ class Ingest(FieldMap, Stage):
             yield from self._check_fields(k, next(path for path in files if path.stat().st_size))
 
     def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
-        """Problems of fields that the input's first file has not, where its columns can be told."""
+        """Problems of fields that the input's first file has not, or more than once, where its columns can be told."""
         columns = _columns(path, str(self.inputs[k].form(path.name)))
         text = "html_field" if self._setting(k, "html_field") else "text_field"
         for field in (text, "id_field"):
             wanted = self._setting(k, field)
-            if columns is not None and wanted is not None and wanted not in columns:
-                own = field in self.inputs[k].model_fields_set
-                message = f"{path.name} has no column {wanted!r}, but: {', '.join(columns)}"
+            if columns is not None and wanted is not None and (number := columns.count(wanted)) != 1:
+                own = wanted != getattr(self, field)
+                what = f"{number} columns {wanted!r} among" if number else f"no column {wanted!r}, but"
+                message = f"{path.name} has {what}: {', '.join(columns)}"
                 yield Problem(("inputs", k, field) if own else (field,), message[:500])
 
     def _setting(self, k: int, name: str) -> Any:
-        """A field of `FieldMap` for input k: its own where it sets one, else the stage's."""
-        entry = self.inputs[k]
-        return getattr(entry if name in entry.model_fields_set else self, name)
+        """A field of `FieldMap` for input k."""
+        return getattr(self.inputs[k], name)
 
     def _fields(self, k: int, form: str) -> Fields:
         own = {name: self._setting(k, name) for name in FieldMap.model_fields}
@@ -203,9 +220,10 @@ class Ingest(FieldMap, Stage):
         if form == "parquet":
             parts = tables.read_parquet(source, fields, self._limits())
         elif Path(source.path).is_file():
-            parts = tables.read_saved(source.path)
+            parts = tables.read_saved(source.path, fields, self._limits())
         else:
-            parts = tables.read_dataset(source.path or entry.path, entry.config, entry.split, entry.revision)
+            name, about = source.path or entry.path, (entry.config, entry.split, entry.revision)
+            parts = tables.read_dataset(name, *about, fields, self._limits())
         yield from Columns(Names(source.name), fields, task, self._schema()).gather(parts)
         yield Emit(counters={"bytes_read": source.size})
 

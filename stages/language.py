@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.rows import DOCUMENT, drop_rows, with_column, with_field
-from pipeline.stage import Each, Emit, Problem, Stage, Task, each_batch, resolve
+from pipeline.stage import UNICODE, Each, Emit, Problem, Stage, Task, each_batch, resolve
 from stages.arrays import LINE, from_a_line, read_arrays
 from stages.letters import Letters
 
@@ -80,6 +80,11 @@ class Language(Stage):
         elif not resolve(self.model, folders).is_file():
             problems.append(Problem(("model",), f"no such file: {self.model}"))
         return problems
+
+    def libraries(self) -> tuple[str, ...]:
+        """The backend that is a library, and what Python knows of characters; the model of langid comes with us."""
+        names = {"langdetect": ("langdetect",), "fasttext": ("fasttext-predict",)}
+        return (*names.get(self.backend, ()), UNICODE)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that count letters, py3langid's model, and the one that clips texts."""
@@ -177,15 +182,14 @@ def _as_langid_reads(span: Span, doubtful: NDArray[np.bool_]) -> Span:
 
     doubtful: bool[texts], those that are to be looked at.
     """
-    import unicodedata
-
     from stages.kernels.arrow import read_only
+    from stages.normalisation import normalize
 
     data, starts, ends = span
     view, changed = data.data, {}
     for k in np.flatnonzero(doubtful).tolist():
         text = str(view[starts[k] : ends[k]], "utf-8")
-        new = unicodedata.normalize("NFC", text.lower() if text.isupper() else text)
+        new = normalize("NFC", text.lower() if text.isupper() else text)
         if new != text:
             changed[k] = new.encode()
     if not changed:

@@ -1,7 +1,8 @@
 """Documents → packed rows of exactly L tokens, shuffled; nothing lost, no document cut without need.
 
-Reads documents and a tokenizer; writes packed rows and, under `validation/`, those of the held-out documents. Documents
-go to partitions by a seeded hash of their ids, so that packing partition by partition is a global shuffle. The
+Reads documents and a tokenizer; writes packed rows, under `validation/` those of the held-out documents, and
+`roles/highlights.json`. Documents go to partitions by a seeded hash of their ids, so that packing partition by
+partition is a global shuffle; documents of one id are hashed with their sources too (`stages.draws`) and counted. The
 trade-off: a partition (32 to 64 MB of tokens) is packed in memory and apart from others, each with a row or so that
 ends in padding: 0.03 % of all tokens, at L = 2048 and 200 million of them.
 """
@@ -9,6 +10,7 @@ ends in padding: 0.03 % of all tokens, at L = 2048 and 200 million of them.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +19,17 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.rows import drop_rows
-from pipeline.stage import Emit, Exchange, Problem, Stage, Step, Task, resolve
-from stages.encoder import Encoder, digest, special_ids, vocab_size
+from pipeline import seeds
+from pipeline.rows import HEAD_BYTES, drop_rows, quarantine_rows
+from pipeline.stage import Emit, Exchange, Fold, Problem, Stage, Step, Task, resolve
+from stages.draws import Draws
+from stages.encoder import Encoder, Ids, digest, special_tokens, vocab_size
 from stages.kernels.arrow import read_only
 from stages.packed_rows import INTS, METADATA, PACKED
+from stages.special_tokens import Roles
 
 TOKENS = pa.schema(
     [
@@ -47,6 +51,7 @@ HELD_SEED = 0x68656C64
 class Pack(Stage):
     """Encode documents and pack them into rows of exactly `sequence_length` tokens."""
 
+    version: ClassVar[int] = 2
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "rows"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tokenizer: str | None = Field(None, description="A tokenizer.json or its folder; null: the recipe's own tokenizer.")
@@ -61,59 +66,94 @@ class Pack(Stage):
         description="best_fit: documents over L are cut every L tokens, all pieces packed by best-fit-decreasing. "
         "concat: one stream of documents, cut every L tokens.",
     )
-    bos: bool = Field(True, description="Begin each document with the beginning token (its first piece only).")
-    eos: bool = Field(True, description="End each document with the end token (its last piece only).")
+    bos: bool | str = Field(
+        True,
+        description="What each document begins with (its first piece only): a token's text; true: the beginning token "
+        "that the tokenizer's files name, or the end token where they name none; false: nothing.",
+    )
+    eos: bool | str = Field(
+        True,
+        description="What each document ends with (its last piece only): a token's text; true: the end token that the "
+        "tokenizer's files name, which must be one; false: nothing.",
+    )
+    pad: str | None = Field(
+        None,
+        min_length=1,
+        description="The text of the token that fills rows up; null: the padding token that the tokenizer's files "
+        "name, or the end token where they name none.",
+    )
     validation: float = Field(
         0.005, ge=0, lt=1, description="Share of documents held out, by the hash of their id, whatever the seed."
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """`tokenizers`, whose ids these are whoever encodes."""
+        return ("tokenizers",)
 
     def kernels(self) -> tuple[str, ...]:
         """Those that pack."""
         return ("stages.kernels.pack",)
 
     def steps(self) -> tuple[Step, ...]:
-        """One exchange: encode and scatter, gather and pack."""
+        """The roles of special tokens written down; then one exchange: encode and scatter, gather and pack."""
         aside = {"validation": PACKED}
-        return (Exchange("rows", self._encode, TOKENS, "key", ("ref",), PACKED, gather=self._pack, aside=aside),)
+        return (
+            Fold("roles", self._write_roles, TOKENS, keep=True),
+            Exchange("rows", self._encode, TOKENS, "key", ("ref",), PACKED, gather=self._pack, aside=aside),
+        )
 
     def check(self, folders: Sequence[Path]) -> list[Problem]:
-        """A given tokenizer that cannot be read, or has no special tokens."""
+        """A given tokenizer that cannot be read, whose files do not say how documents end, or that cannot encode."""
         if self.tokenizer is None:
             return []
         try:
-            special_ids(resolve(self.tokenizer, folders))
+            path = resolve(self.tokenizer, folders)
+            Encoder(path, self._roles(path).texts())
         except Exception as error:  # noqa: BLE001 - `tokenizers` raises bare Exception for a file it cannot read
             return [Problem(("tokenizer",), f"{self.tokenizer}: {error}")]
         return []
 
-    def _encode(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        from stages.kernels.pack import frame
+    def _roles(self, tokenizer: Path) -> Roles:
+        return special_tokens(tokenizer, self.bos, self.eos, self.pad)
 
-        encoder, special = Encoder(task.artifacts["tokenizer"]), special_ids(task.artifacts["tokenizer"])
-        bos, eos = special["bos_id"] if self.bos else -1, special["eos_id"] if self.eos else -1
+    def _write_roles(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
+        roles = self._roles(task.artifacts["tokenizer"])
+        text = json.dumps({"special tokens": _in_words(roles)}, ensure_ascii=False)
+        (task.folder / "highlights.json").write_text(text + "\n", encoding="utf-8")
+        return {}
+
+    def _encode(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
+        roles = self._roles(task.artifacts["tokenizer"])
+        encoder = Encoder(task.artifacts["tokenizer"], roles.texts())
+        draws = Draws(seeds.number("pack.order", task.seed), HELD_SEED)
         start = task.index << 32
         for batch in batches:
-            names = [i.encode() for i in batch["id"].to_pylist()]
-            keys = np.array([xxhash.xxh3_64_intdigest(name, task.seed) for name in names], np.uint64)
-            draws = np.array([xxhash.xxh3_64_intdigest(name, HELD_SEED) for name in names], np.uint64)
-            before = encoder.fallbacks
-            ids, offsets = encoder.encode(batch["text"], keys)
-            ids = frame(read_only(ids), read_only(offsets), bos, eos)
-            offsets = offsets + np.arange(len(offsets)) * (self.bos + self.eos)
-            held = draws < np.uint64(self.validation * 2.0**64)
+            keys, drawn = draws.of(batch)
             refs = np.arange(start, start + len(batch), dtype=np.uint64)
             start += len(batch)
-            yield self._scattered(
-                batch, (keys, refs, held), (ids, offsets), task, {"encoder_fallback": encoder.fallbacks - before}
-            )
+            good, fit = np.ones(len(batch), np.bool_), batch
+            if refused := encoder.refused(batch["text"]):
+                good[list(refused)] = False
+                fit = batch.filter(pa.array(good))
+                yield Emit(quarantine=_unfit(batch, refused, task), counters={"documents": len(refused)})
+            held = drawn[good] < np.uint64(self.validation * 2.0**64)
+            encoded = _framed(encoder.encode(fit["text"], keys[good]), roles)
+            yield self._scattered(fit, (keys[good], refs[good], held), encoded, task)
+        yield Emit(
+            counters={
+                "encoder_fallback": encoder.fallbacks,
+                "unknown_tokens": encoder.unknown,
+                "lost_bytes": encoder.lost,
+                "repeated_ids": draws.repeated,
+            }
+        )
 
     def _scattered(
         self,
         batch: pa.RecordBatch,
         marks: tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]],
-        encoded: tuple[NDArray[np.int32], NDArray[np.int64]],
+        encoded: Ids,
         task: Task,
-        counters: Mapping[str, int],
     ) -> Emit:
         keys, refs, held = (pa.array(one) for one in marks)
         ids, offsets = encoded
@@ -122,7 +162,6 @@ class Pack(Stage):
         rows = pa.record_batch([keys, refs, batch["id"], source, batch["lang"], held, tokens], schema=TOKENS)
         empty = np.diff(offsets) == 0
         counts = {
-            **counters,
             "documents": len(batch),
             "documents_validation": int((marks[2] & ~empty).sum()),
             "text_bytes": pc.sum(pc.binary_length(batch["text"])).as_py() or 0,
@@ -134,24 +173,31 @@ class Pack(Stage):
         return Emit(rows.filter(pa.array(~empty)), drops=drops, counters=counts)
 
     def _pack(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        special = special_ids(task.artifacts["tokenizer"])
+        roles = self._roles(task.artifacts["tokenizer"])
         about = {
             "format": 1,
             "tokenizer_sha256": digest(task.artifacts["tokenizer"]),
             "seed": task.seed,
-            **self.model_dump(include={"sequence_length", "algorithm", "bos", "eos"}),
-            **special,
+            **self.model_dump(include={"sequence_length", "algorithm"}),
+            "bos": roles.bos is not None,
+            "eos": roles.eos is not None,
+            **roles.ids(),
+            "roles": {
+                name: role and {"token": role.token, "from": role.source} for name, role in roles.items().items()
+            },
             "vocab_size": vocab_size(task.artifacts["tokenizer"]),
         }
         schema = PACKED.with_metadata({METADATA: json.dumps(about, sort_keys=True)})
         yield Emit(pa.RecordBatch.from_pylist([], schema=schema))
+        batches = _watched(batches, again := Counter[str]())
         for held, part in _splits(batches):
-            for batch, counters in self._rows(part, schema, special["pad_id"], task):
+            for batch, counters in self._rows(part, schema, roles.pad.id, task):
                 if held:
                     own = {f"{name}_validation": n for name, n in counters.items()}
                     yield Emit(aside={"validation": batch}, counters=own)
                 else:
                     yield Emit(batch, counters=counters)
+        yield Emit(counters=again)
 
     def _rows(
         self, part: pa.RecordBatch, schema: pa.Schema, pad: int, task: Task
@@ -163,7 +209,7 @@ class Pack(Stage):
             segments = _best_fit(documents.offsets, length)
         else:
             segments = _stream(documents.offsets, length)
-        segments = _shuffled(segments, np.random.Generator(np.random.PCG64([task.seed, task.index])), self.algorithm)
+        segments = _shuffled(segments, seeds.generator("pack.rows", task.seed, task.index), self.algorithm)
         step, packed = max(1, BATCH_TOKENS // length), 0
         count = int(segments.row[-1]) + 1
         for low in range(0, count, step):
@@ -174,6 +220,45 @@ class Pack(Stage):
             yield batch, counters
         if packed != len(documents.tokens):
             raise ValueError(f"{len(documents.tokens)} tokens came in, {packed} were packed")
+
+
+def _in_words(roles: Roles) -> str:
+    """What begins, ends and pads, and who says so."""
+    told = []
+    for name, role in roles.items().items():
+        what = {"bos": "documents begin with", "eos": "end with", "pad": "padding"}[name]
+        told.append(f"{what} {role.token!r} ({role.source})" if role else f"{what} nothing (the recipe)")
+    return "; ".join(told)
+
+
+def _framed(encoded: Ids, roles: Roles) -> Ids:
+    """Encoded documents, each with what it begins and ends with."""
+    from stages.kernels.pack import frame
+
+    (ids, offsets), ends = encoded, (roles.bos, roles.eos)
+    bos, eos = (-1 if role is None else role.id for role in ends)
+    added = sum(role is not None for role in ends)
+    return frame(read_only(ids), read_only(offsets), bos, eos), offsets + np.arange(len(offsets)) * added
+
+
+def _unfit(batch: pa.RecordBatch, refused: Mapping[int, str], task: Task) -> pa.RecordBatch:
+    """The quarantine's rows of documents that cannot be encoded. refused: position → why."""
+    rows = batch.select(["id", "source", "text"]).take(pa.array(refused)).to_pylist()
+    told = zip(rows, refused.values(), strict=True)
+    return quarantine_rows(
+        [(row["id"], row["source"], "not_encodable", why, row["text"].encode()[:HEAD_BYTES]) for row, why in told], task
+    )
+
+
+def _watched(batches: Iterator[pa.RecordBatch], again: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """A partition's documents as they come, in order of their keys. again: counts those with the key of the one before:
+    they have its id, in another shard (within one, `Draws` gives them other keys and counts them)."""
+    last = np.empty(0, np.uint64)
+    for batch in batches:
+        keys = np.concatenate([last, batch["key"].to_numpy()])
+        again["repeated_ids"] += int((keys[1:] == keys[:-1]).sum())
+        last = keys[-1:]
+        yield batch
 
 
 def _splits(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[bool, pa.RecordBatch]]:
@@ -272,8 +357,8 @@ def _batch(
     counters = {
         "rows": count,
         "tokens_packed": copied,
-        "padding": count * length - copied,
-        "cuts": int(cut.sum()),
+        "padding_tokens": count * length - copied,
+        "cut_documents": int(cut.sum()),
         "needless_cuts": int((cut & (sizes <= length)).sum()),
     }
     return pa.RecordBatch.from_arrays(columns, schema=schema), counters

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.rows import DOCUMENT, with_column, with_field
-from pipeline.stage import Each, Emit, Rule, Stage, Step, Task, each_batch, verdict, with_scores
+from pipeline.stage import UNICODE, Each, Emit, Rule, Stage, Step, Task, each_batch, verdict, with_scores
 from stages import rules as published
 from stages.thresholds import C4, FineWeb, GopherQuality, GopherRepetition
 from stages.words import Cut, to_array
@@ -62,6 +62,10 @@ class Quality(Stage):
     unknown_language: Literal["keep", "drop"] = Field(
         "keep", description="fineweb2 on a language without a profile: let pass, or drop by rule `fineweb2_no_profile`."
     )
+
+    def libraries(self) -> tuple[str, ...]:
+        """What Python knows of characters: the tables of the kernels are made of it."""
+        return (UNICODE,)
 
     def kernels(self) -> tuple[str, ...]:
         """Those of words and lines, of C4 if asked for, and of Chinese words unless they are characters."""

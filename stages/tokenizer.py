@@ -4,7 +4,7 @@ Reads documents twice: to weigh the languages or sources, then to take a sample 
 pre-tokens shard by shard and merges what was counted. Writes `tokenizer.json` and `tokenizer_config.json` (Hugging
 Face), `tokenizer.tiktoken` and `tiktoken.json`, `stats.json` and `stats.md`. The trade-off: it learns from
 `sample_bytes` of text, not from all; memory is set by the distinct words, 0.2 GB for each million of English ones, 0.6
-of Chinese.
+of Chinese, about 20 bytes for each byte of them. The merges are those of Hugging Face's BpeTrainer on that sample.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pipeline import seeds
 from pipeline.stage import Each, Emit, Fold, Stage, Step, Task
-from stages.tokenizer_bpe import PATTERNS, build, learn, splitter
+from stages.draws import Draws
+from stages.tokenizer_bpe import PATTERNS, build, learn, special_problem, splitter
 from stages.tokenizer_files import save, try_files
 from stages.tokenizer_sample import (
     GROUPED,
@@ -34,11 +36,12 @@ from stages.tokenizer_sample import (
     candidates,
     choose,
     limits,
+    over_clip,
     ranked,
     weigh,
 )
 from stages.tokenizer_stats import statistics, write_statistics
-from stages.tokenizer_words import WORDS, WordTable, most_frequent
+from stages.tokenizer_words import WHOLE, WORDS, WordTable, most_frequent
 
 FLUSHED = 1 << 20
 """A shard's words are handed on, and counting starts anew, at so many."""
@@ -47,7 +50,7 @@ FLUSHED = 1 << 20
 class Tokenizer(Stage):
     """Train a byte-level BPE tokenizer on a repeatable sample; the documents stay where they are."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
     vocab_size: int = Field(
         32768, ge=300, description="Tokens, special ones included; fewer where the sample has not so many pairs."
@@ -60,7 +63,8 @@ class Tokenizer(Stage):
     special_tokens: tuple[str, ...] = Field(
         ("<|bos|>", "<|eos|>", "<|pad|>"),
         min_length=3,
-        description="Beginning, end, padding, then any others; they get the highest ids, in this order.",
+        description="Beginning, end, padding, then any others; they get the highest ids, in this order. Each is text "
+        "that the pattern splits, such as <|eos|>, so that no word of a document can become one.",
     )
     min_frequency: int = Field(2, ge=1, description="A pair seen less often in the sample is not merged.")
     sample_bytes: int = Field(64 << 20, ge=1, description="Bytes of text to learn from.")
@@ -69,6 +73,12 @@ class Tokenizer(Stage):
         ge=1000,
         description="Distinct words (pre-tokens) to learn from; where the sample has more, the rarest are pruned, and "
         "the counters and the page say how many.",
+    )
+    longest_word: int | None = Field(
+        None,
+        ge=1,
+        description="Words of more characters are learnt from in pieces of so many, and the highlights say how many "
+        "they were. null: no word is cut, so that the merges are those of Hugging Face's BpeTrainer.",
     )
     balance: Balance = Field(
         "none",
@@ -94,6 +104,30 @@ class Tokenizer(Stage):
             splitter(pattern)
         return pattern
 
+    def libraries(self) -> tuple[str, ...]:
+        """`tokenizers`, whose merges these are."""
+        return ("tokenizers",)
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _special(cls, tokens: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Texts that are tokens of their own under the pattern."""
+        pattern = info.data.get("pattern", "o200k")
+        if problem := next(filter(None, (special_problem(token, tokens, pattern) for token in tokens)), None):
+            raise ValueError(problem)
+        return tokens
+
+    @model_validator(mode="after")
+    def _room(self) -> Tokenizer:
+        """A vocabulary that holds the bytes and the special tokens at least."""
+        least = 256 + len(self.special_tokens)
+        if self.vocab_size < least:
+            raise ValueError(
+                f"vocab_size {self.vocab_size} has no room for 256 bytes and {len(self.special_tokens)} special "
+                f"tokens: give {least} or more"
+            )
+        return self
+
     def kernels(self) -> tuple[str, ...]:
         """Those that count words and merge, and those that split text, unless the only pattern is the user's own."""
         names = ["word_counts", "bpe", *(["pretokens"] if self.pattern in PATTERNS or self.compare_gpt2 else [])]
@@ -116,24 +150,33 @@ class Tokenizer(Stage):
 
     def _weigh(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         sizes: Counter[str] = Counter()
+        clipped, draws = 0, Draws()
         for batch in batches:
             sizes.update(weigh(batch, self.balance))
-        rows = [{"group": group, "bytes": size} for group, size in sorted(sizes.items())]
-        yield Emit(pa.RecordBatch.from_pylist(rows, schema=GROUPED))
+            clipped += over_clip(batch["text"])
+            draws.of(batch)
+        counters = {"clipped_documents": clipped, "repeated_ids": draws.repeated}
+        rows = [{"group": group, "bytes": size, "repeated_ids": 0} for group, size in sorted(sizes.items())]
+        if rows:
+            rows[0]["repeated_ids"] = draws.repeated
+        yield Emit(pa.RecordBatch.from_pylist(rows, schema=GROUPED), counters=counters)
 
     def _write_sizes(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
         sizes: Counter[str] = Counter()
+        repeated = 0
         for batch in partials:
             for row in batch.to_pylist():
                 sizes[row["group"]] += row["bytes"]
-        _write(task.folder / "sizes.json", dict(sorted(sizes.items())))
+                repeated += row["repeated_ids"]
+        _write(task.folder / "sizes.json", {"bytes": dict(sorted(sizes.items())), "repeated_ids": repeated})
         return {"groups": len(sizes)}
 
     def _sample(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        sizes = json.loads((task.artifacts["sizes"] / "sizes.json").read_text(encoding="utf-8"))
+        sizes = _sizes(task)["bytes"]
         limit = limits(sizes, budgets(sizes, self.sample_bytes, self.weights))
+        draws = Draws(seeds.number("tokenizer.sample", task.seed))
         for batch in batches:
-            yield Emit(candidates(batch, self.balance, limit, task.seed))
+            yield Emit(candidates(batch, self.balance, limit, draws))
 
     def _rank(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         for batch in batches:
@@ -155,10 +198,23 @@ class Tokenizer(Stage):
         return {}
 
     def _count_gpt2(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        return _counted(batches, _choice(task), "gpt2")
+        return self._counted(batches, _choice(task), "gpt2")
 
     def _count(self, batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
-        return _counted(batches, _choice(task), self.pattern)
+        return self._counted(batches, _choice(task), self.pattern)
+
+    def _counted(self, batches: Iterator[pa.RecordBatch], choice: Choice, pattern: str) -> Iterator[Emit]:
+        """The words of the documents that are learnt from, and their counts; a word may come more than once."""
+        table = WordTable()
+        for batch in batches:
+            texts = batch.filter(pa.array(choice.learnt(batch)))["text"]
+            table.count(texts, pattern, self.longest_word or WHOLE)
+            if len(table) > FLUSHED:
+                yield Emit(table.rows())
+                yield Emit(table.cuts())
+                table = WordTable()
+        yield Emit(table.rows())
+        yield Emit(table.cuts())
 
     def _train_gpt2(self, partials: Iterator[pa.RecordBatch], task: Task) -> Mapping[str, int]:
         words = most_frequent(partials, self.max_words, task.scratch)
@@ -171,6 +227,7 @@ class Tokenizer(Stage):
         save(tokenizer, task.folder, self.pattern, self.special_tokens)
         test = pq.read_table(task.artifacts["test"] / "test.parquet")
         counters = {"words": len(words.rows), "words_pruned": words.words, "met_pruned": words.met}
+        counters |= {"words_cut": words.cut, "vocabulary": tokenizer.get_vocab_size()}
         counters |= try_files(task.folder, test["text"])
         choice, other = _choice(task), task.artifacts["gpt2"] if self._compares() else None
         about = {
@@ -179,9 +236,12 @@ class Tokenizer(Stage):
             "sample_documents": choice.documents,
             "sample_bytes": choice.bytes,
             "least_met": words.least,
+            "longest_word": self.longest_word,
+            "vocabulary_asked": self.vocab_size,
+            "repeated_ids": _sizes(task)["repeated_ids"],
         }
         write_statistics(task.folder, {**about, **counters, **statistics(task.folder, test, other)})
-        return {**counters, "vocabulary": tokenizer.get_vocab_size()}
+        return counters
 
     def _tokenizer(self, words: pa.Table, pattern: str) -> Any:
         merges = learn(words, self.vocab_size - len(self.special_tokens), self.min_frequency)
@@ -192,15 +252,9 @@ def _choice(task: Task) -> Choice:
     return Choice(**json.loads((task.artifacts["choice"] / "choice.json").read_text(encoding="utf-8")))
 
 
-def _counted(batches: Iterator[pa.RecordBatch], choice: Choice, pattern: str) -> Iterator[Emit]:
-    """The words of the documents that are learnt from, and their counts; a word may come more than once."""
-    table = WordTable()
-    for batch in batches:
-        table.count(batch.filter(pa.array(choice.learnt(batch)))["text"], pattern)
-        if len(table) > FLUSHED:
-            yield Emit(table.rows())
-            table = WordTable()
-    yield Emit(table.rows())
+def _sizes(task: Task) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((task.artifacts["sizes"] / "sizes.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _write(path: Path, value: Any) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stages.encoder import byte_alphabet
+from stages.byte_level import byte_alphabet
 from stages.kernels.arrow import read_only, text_buffers
-from stages.tokenizer_words import SPLIT_RUN, WordTable
+from stages.tokenizer_words import WHOLE, WordTable
 
 PATTERNS: dict[str, str] = {
     "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
@@ -44,6 +44,31 @@ def splitter(pattern: str) -> Any:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
+def special_problem(token: str, tokens: Sequence[str], pattern: str) -> str | None:
+    """Why a text cannot be a special token beside others, or None.
+
+    A vocabulary holds texts in the byte-level alphabet, where "Ġthe" is " the": a special token must be neither the
+    text nor the spelling of a byte or of a word of the pattern, which merging could make. Patterns of the user's own
+    may take any text for one word, so there only single characters are refused; `build` leaves out other merges.
+    """
+    if not token:
+        return "a special token is empty"
+    if tokens.count(token) > 1:
+        return f"the special token {token!r} comes twice: each needs a text of its own"
+    alphabet = byte_alphabet()
+    spelt = all(char in alphabet for char in token)
+    read = bytes(alphabet[char] for char in token).decode(errors="replace") if spelt else token
+    if len(token) == 1 or len(read) == 1:
+        return f"the special token {token!r} is an ordinary character's own token; give one such as '<|{token}|>'"
+    splits = splitter(pattern).pre_tokenize_str
+    if pattern in PATTERNS and any(len(splits(text)) == 1 for text in (token, read)):
+        return (
+            f"the special token {token!r} is a word of the pattern {pattern}: merging could make it of ordinary text; "
+            f"give one that the pattern splits, such as '<|{token}|>'"
+        )
+    return None
+
+
 def learn(words: pa.Table, size: int, least: int) -> NDArray[np.int32]:
     """The merges of a vocabulary of `size` tokens, the 256 bytes included: int32[m, 2], ids; merge k makes 256 + k.
 
@@ -63,15 +88,23 @@ def learn(words: pa.Table, size: int, least: int) -> NDArray[np.int32]:
 
 
 def build(merges: NDArray[np.int32], pattern: str, specials: Sequence[str]) -> Any:
-    """A `tokenizers.Tokenizer`: the 256 bytes, the merges, special tokens last, no normaliser, no unknown token."""
+    """A `tokenizers.Tokenizer`: the 256 bytes, the merges, special tokens last, no normaliser, no unknown token.
+
+    A merge that would spell a special token is left out, and so are those that need it.
+    """
     from tokenizers import Tokenizer, decoders, models
     from tokenizers.pre_tokenizers import ByteLevel, Sequence
 
-    tokens = sorted(byte_alphabet())
-    pairs = []
+    made, taken = sorted(byte_alphabet()), set(specials)
+    pairs, left_out = [], set()
     for left, right in merges.tolist():
-        pairs.append((tokens[left], tokens[right]))
-        tokens.append(tokens[left] + tokens[right])
+        token = made[left] + made[right]
+        if token in taken or left in left_out or right in left_out:
+            left_out.add(len(made))
+        else:
+            pairs.append((made[left], made[right]))
+        made.append(token)
+    tokens = [token for number, token in enumerate(made) if number not in left_out]
     tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, pairs))
     stock = ByteLevel(add_prefix_space=False, use_regex=True)
     own = Sequence([splitter(pattern), ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -87,7 +120,7 @@ def train_bpe(
     vocab_size: int,
     specials: Sequence[str],
     min_frequency: int = 2,
-    longest: int = SPLIT_RUN,
+    longest: int = WHOLE,
 ) -> Any:
     """A `tokenizers.Tokenizer` trained on texts (large_string) in memory; `vocab_size` includes the special tokens.
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.encoder import Encoder, token_bytes
+from stages.byte_level import token_bytes
+from stages.encoder import Encoder
+from stages.special_tokens import beginning_with
 from stages.tokenizer_bpe import PATTERNS
 
 CHECKED, CHECKED_CHARACTERS = 200, 10_000
@@ -24,8 +26,12 @@ CHECKED, CHECKED_CHARACTERS = 200, 10_000
 
 def save(tokenizer: Any, folder: Path, pattern: str, specials: Sequence[str]) -> None:
     """Writes the tokenizer for `tokenizers` and `transformers` (tokenizer.json, tokenizer_config.json) and, with the
-    same ids, for `tiktoken` (tokenizer.tiktoken: base64 of a token and its rank a line; tiktoken.json: the rest)."""
-    tokenizer.save(str(folder / "tokenizer.json"))
+    same ids, for `tiktoken` (tokenizer.tiktoken: base64 of a token and its rank a line; tiktoken.json: the rest).
+
+    specials: the first one begins a text where a library adds special tokens, as `pack` begins documents.
+    """
+    whole = beginning_with(json.loads(tokenizer.to_str()), specials[0], tokenizer.token_to_id(specials[0]))
+    _write(folder / "tokenizer.json", whole)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{role}_token": token for role, token in zip(("bos", "eos", "pad"), specials, strict=False)},

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import NDArray
 
-GROUPED = pa.schema([("group", pa.string()), ("bytes", pa.int64())])
-"""Bytes that a shard could give, by group."""
+from stages.draws import Draws
+
+GROUPED = pa.schema([("group", pa.string()), ("bytes", pa.int64()), ("repeated_ids", pa.int64())])
+"""Bytes that a shard could give, by group; and, in one row, its documents whose id an earlier one has."""
 SAMPLE = pa.schema(
     [
         ("rank", pa.uint64()),
@@ -59,6 +60,13 @@ def clipped(texts: Any) -> Any:
     return pc.utf8_slice_codeunits(texts, 0, CLIP)
 
 
+def over_clip(texts: Any) -> int:
+    """How many of the texts have more than `CLIP` characters."""
+    if not len(texts) or pc.max(pc.binary_length(texts)).as_py() <= CLIP:
+        return 0
+    return int(pc.sum(pc.greater(pc.utf8_length(texts), CLIP)).as_py())
+
+
 def weigh(batch: pa.RecordBatch, balance: Balance) -> Counter[str]:
     """Bytes that the batch's documents could give to a sample, by group."""
     columns = {"group": groups_of(batch, balance), "bytes": pc.binary_length(clipped(batch["text"]))}
@@ -89,10 +97,11 @@ def limits(sizes: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]
     return {group: min(int(share * 2.0**64), 2**64 - 1) for group, share in shares.items()}
 
 
-def candidates(batch: pa.RecordBatch, balance: Balance, limit: Mapping[str, int], seed: int) -> pa.RecordBatch:
-    """The batch's documents of a rank under their group's limit: a batch of `SAMPLE`."""
+def candidates(batch: pa.RecordBatch, balance: Balance, limit: Mapping[str, int], draws: Draws) -> pa.RecordBatch:
+    """The batch's documents of a rank under their group's limit: a batch of `SAMPLE`. draws: the shard's, of one
+    seed."""
     groups = groups_of(batch, balance)
-    ranks = np.array([xxhash.xxh3_64_intdigest(i.encode(), seed) for i in batch["id"].to_pylist()], np.uint64)
+    (ranks,) = draws.of(batch)
     codes = groups.dictionary_encode()
     bounds = np.array([limit[group] for group in codes.dictionary.to_pylist()], np.uint64)
     low = pa.array(ranks < bounds[codes.indices.to_numpy()], pa.bool_())

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.encoder import Encoder, byte_alphabet, spelling
+from stages.byte_level import byte_alphabet
+from stages.encoder import Encoder, spelling
 
 SHOWN = 20
 OFTEN = 10
@@ -97,12 +98,30 @@ def _spelt(tokenizer: Any, number: np.int64) -> str:
 def write_statistics(folder: Path, found: dict[str, Any]) -> None:
     """Writes `stats.json`, `stats.md` and `highlights.json`."""
     _write(folder / "stats.json", found)
-    _write(folder / "highlights.json", {"bytes per token": _headline(found)})
+    _write(folder / "highlights.json", {"bytes per token": _headline(found), **_warnings(found)})
     (folder / "stats.md").write_text("\n".join(_page(found)) + "\n", encoding="utf-8")
 
 
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _warnings(found: dict[str, Any]) -> dict[str, str]:
+    """What is not as the settings or a good corpus would have it."""
+    told = {}
+    if found["vocabulary"] < found["vocabulary_asked"]:
+        told["vocabulary"] = (
+            f"{found['vocabulary']:,} of the {found['vocabulary_asked']:,} tokens asked for: {found['sample_bytes']:,} "
+            "bytes of sample have no more pairs that are met often enough"
+        )
+    if found["words_cut"]:
+        longest = f"{found['longest_word']:,} characters (longest_word)"
+        told["words cut"] = f"{found['words_cut']:,} words of more than {longest} were learnt from in pieces"
+    if found["repeated_ids"]:
+        told["repeated ids"] = (
+            f"{found['repeated_ids']:,} documents have the id of an earlier one: ids should be unique (id_field)"
+        )
+    return told
 
 
 def _headline(found: dict[str, Any]) -> str:
@@ -120,6 +139,7 @@ def _page(found: dict[str, Any]) -> list[str]:
         f"Learnt from {found['sample_documents']:,} documents, {found['sample_bytes']:,} bytes, {found['words']:,} "
         f"distinct words{_pruned(found)}. Measured on documents {on}.",
         "",
+        *(f"Note: {text}." for text in _warnings(found).values()),
         f"Bytes per token: {_headline(found)}.",
         f"{found['never_met']:,} tokens were not met at all, {found[f'met_under_{OFTEN}_times']:,} under {OFTEN} "
         f"times; {found['single_byte_share']:.2%} of the tokens met are single bytes.",

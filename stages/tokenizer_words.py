@@ -10,22 +10,23 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.kernels.arrow import read_only, text_buffers
 
 WORDS = pa.schema([("word", pa.large_binary()), ("count", pa.int64())])
-"""Words, as bytes, and how often each was met; one word may come in several rows."""
-SPLIT_RUN = 64
-"""Pre-tokens longer than so many characters are learnt from in pieces of that size: a page of Han text without
-punctuation is one pre-token under every stock pattern. Encoding does not cut them."""
+"""Words, as bytes, and how often each was met; one word may come in several rows. A row without a word counts words
+that were too long and were counted in pieces."""
+WHOLE = 1 << 62
+"""A length that no pre-token has: none is cut into pieces."""
 STOCK = ("gpt2", "cl100k", "o200k", "qwen2")
 """Patterns that have a kernel, in the kernel's order."""
 PIECE_BYTES = 1 << 22
@@ -37,9 +38,13 @@ ROOM = 1 << 12
 
 
 class WordTable:
-    """Words and their counts, growing as needed: about 45 bytes for a word and twice its own."""
+    """Words and their counts, growing as needed: about 45 bytes for a word and twice its own.
+
+    cut: how often a word was met that was too long and was counted in pieces.
+    """
 
     def __init__(self) -> None:
+        self.cut = 0
         self._slots = np.zeros(4 * ROOM, np.uint64)
         self._ends, self._counts = np.zeros(ROOM + 2, np.int64), np.zeros(ROOM + 1, np.int64)
         self._arena = np.empty(8 * ROOM, np.uint8)
@@ -47,8 +52,11 @@ class WordTable:
     def __len__(self) -> int:
         return int(self._ends[0])
 
-    def count(self, texts: Any, pattern: str, longest: int = SPLIT_RUN) -> None:
-        """Counts the words of an array of texts. pattern: a stock pattern's name, or a regular expression."""
+    def count(self, texts: Any, pattern: str, longest: int = WHOLE) -> None:
+        """Counts the words of an array of texts. pattern: a stock pattern's name, or a regular expression.
+
+        longest: words of more characters are counted in pieces of so many.
+        """
         if pattern in STOCK:
             self._count_stock(texts, STOCK.index(pattern), longest)
         else:
@@ -61,17 +69,20 @@ class WordTable:
         edges = np.flatnonzero(np.diff((offsets - offsets[0]) // PIECE_BYTES))
         once, classes = read_only(np.ones(1, np.int64)), character_classes()
         for low, high in pairwise([0, *(edges[edges > 0]).tolist(), len(texts)]):
-            found = split_words(data, read_only(offsets[low : high + 1]), classes, pattern, longest)
+            found, cut = split_words(data, read_only(offsets[low : high + 1]), classes, pattern, longest)
+            self.cut += cut
             self._add(data, read_only(found), once)
 
     def _count_own(self, texts: list[str], pattern: str, longest: int) -> None:
         from tokenizers import Regex
-        from tokenizers.pre_tokenizers import Sequence, Split
+        from tokenizers.pre_tokenizers import Split
 
-        own = Split(Regex(pattern), "isolated")
-        split = Sequence([own, Split(Regex(f"(?m:.{{1,{longest}}})"), "isolated")])
+        split = Split(Regex(pattern), "isolated")
         for text in texts:
-            words = Counter(word for word, _ in split.pre_tokenize_str(text))
+            words: Counter[str] = Counter()
+            for word, _ in split.pre_tokenize_str(text):
+                self.cut += len(word) > longest
+                words.update(word[k : k + longest] for k in range(0, len(word), longest))
             self.add(
                 pa.array([word.encode() for word in words], pa.large_binary()), np.array([*words.values()], np.int64)
             )
@@ -112,16 +123,21 @@ class WordTable:
         )
         return pa.RecordBatch.from_arrays([column, pa.array(self._counts[1 : words + 1].copy())], schema=WORDS)
 
+    def cuts(self) -> pa.RecordBatch:
+        """How many words were cut into pieces: a batch of `WORDS`, empty where none was."""
+        return pa.RecordBatch.from_pylist([{"word": None, "count": self.cut}] * bool(self.cut), schema=WORDS)
+
 
 @dataclass(frozen=True)
 class Bounded:
     """The words that stay under a bound. least: rarer ones were pruned (1: none); words, met: how many words that was,
-    and how often they were met together."""
+    and how often they were met together. cut: how often a word was met that was counted in pieces."""
 
     rows: pa.Table
     least: int
     words: int
     met: int
+    cut: int = 0
 
 
 def most_frequent(partials: Iterator[pa.RecordBatch], bound: int, scratch: Path) -> Bounded:
@@ -131,14 +147,17 @@ def most_frequent(partials: Iterator[pa.RecordBatch], bound: int, scratch: Path)
     the order of the batches changes nothing. Holds about 2 × `bound` words; more are summed in parts, through files in
     `scratch`.
     """
-    table, spilled = WordTable(), False
-    for batch in partials:
+    table, spilled, cut = WordTable(), False, 0
+    for partial in partials:
+        known = partial["word"].is_valid()
+        cut += pc.sum(partial["count"].filter(pc.invert(known))).as_py() or 0
+        batch = partial.filter(known)
         table.add(batch["word"], batch["count"].to_numpy())
         if len(table) > bound:
             _spill(table.rows(), scratch, first=not spilled)
             table, spilled = WordTable(), True
     if not spilled:
-        return Bounded(pa.Table.from_batches([table.rows()]), 1, 0, 0)
+        return Bounded(pa.Table.from_batches([table.rows()]), 1, 0, 0, cut)
     _spill(table.rows(), scratch, first=False)
     kept = Bounded(pa.Table.from_batches([], WORDS), 1, 0, 0)
     for part in range(PARTS):
@@ -146,7 +165,7 @@ def most_frequent(partials: Iterator[pa.RecordBatch], bound: int, scratch: Path)
         for batch in _spilt(scratch, part):
             table.add(batch["word"], batch["count"].to_numpy())
         kept = _prune(kept, table.rows(), bound)
-    return kept
+    return replace(kept, cut=cut)
 
 
 def _prune(kept: Bounded, rows: pa.RecordBatch, bound: int) -> Bounded:

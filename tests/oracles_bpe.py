@@ -8,7 +8,7 @@ import regex
 from tokenizers import Regex, Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-from stages.encoder import byte_alphabet
+from stages.byte_level import byte_alphabet
 from stages.tokenizer_bpe import PATTERNS
 
 
@@ -28,13 +28,12 @@ def counted(texts: Iterable[str], pattern: str, longest: int) -> dict[bytes, int
     return Counter(word.encode() for text in texts for word in words_of(text, pattern, longest))
 
 
-def trained(texts: Iterable[str], pattern: str, size: int, least: int, longest: int) -> Tokenizer:
-    """A tokenizer of `size` tokens trained by BpeTrainer."""
+def trained(texts: Iterable[str], pattern: str, size: int, least: int, longest: int | None = None) -> Tokenizer:
+    """A tokenizer of `size` tokens trained by BpeTrainer; longest: words of more characters are cut into pieces."""
     tokenizer = Tokenizer(models.BPE())
-    pieces = Split(Regex(f"(?m:.{{1,{longest}}})"), "isolated")
-    tokenizer.pre_tokenizer = Sequence(
-        [Split(Regex(PATTERNS[pattern]), "isolated"), pieces, ByteLevel(False, use_regex=False)]
-    )
+    split = [Split(Regex(PATTERNS[pattern]), "isolated")]
+    split += [Split(Regex(f"(?m:.{{1,{longest}}})"), "isolated")] if longest else []
+    tokenizer.pre_tokenizer = Sequence([*split, ByteLevel(False, use_regex=False)])
     alphabet = sorted(byte_alphabet())
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=least, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)

@@ -1,4 +1,5 @@
-"""The plain meaning of `clean`: ftfy on the whole document, then each rule on the whole document, in Python."""
+"""The plain meaning of `clean`: line breaks that ftfy does not know, ftfy on the whole document, then each rule on the
+whole document, in Python."""
 
 from __future__ import annotations
 
@@ -18,6 +19,33 @@ JOINING = re.compile(
 UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf]")
 
 
+def broken(text: str) -> str:
+    """A document with the characters as newlines that end a line to Unicode but not to ftfy."""
+    return "\n".join(map(broken_line, text.split("\n")))
+
+
+def broken_line(line: str) -> str:
+    controls = [k for k, char in enumerate(line) if "\x80" <= char <= "\x9f" and not in_sequence(line, k)]
+    breaks = controls if all(line[k] == "\x85" for k in controls) else []
+    return "".join("\n" if char in "\v\f" or k in breaks else char for k, char in enumerate(line))
+
+
+def in_sequence(line: str, place: int) -> bool:
+    """Whether a character is one of those that a UTF-8 sequence becomes in Latin-1 or Latin-2."""
+    spans = [(start, start + size) for size in (2, 3, 4) for start in range(place - size + 1, place + 1)]
+    return any(is_sequence(line[start:end], code) for start, end in spans if start >= 0 for code in LATIN)
+
+
+LATIN = ("latin-1", "iso-8859-2")
+
+
+def is_sequence(chars: str, encoding: str) -> bool:
+    raw = chars.encode(encoding, "replace")
+    sizes = [(0xC2, 0xDF, 2), (0xE0, 0xEF, 3), (0xF0, 0xF4, 4)]
+    leads = any(raw and low <= raw[0] <= high and len(raw) == size for low, high, size in sizes)
+    return leads and all(0x80 <= byte <= 0xBF for byte in raw[1:])
+
+
 def ftfy_text(text: str, stage: Clean) -> str:
     """ftfy's own answer. `explain` makes its encoding step heed the settings, which it otherwise ignores (6.3.1)."""
     form = None if stage.unicode == "none" else stage.unicode
@@ -25,8 +53,8 @@ def ftfy_text(text: str, stage: Clean) -> str:
 
 
 def clean_text(text: str, stage: Clean) -> str:
-    """ftfy, then our rules."""
-    text = ftfy_text(text, stage)
+    """Line breaks, ftfy, then our rules."""
+    text = ftfy_text(broken(text) if stage.ftfy.fix_line_breaks else text, stage)
     text = re.sub("\r\n|[\r\v\f\x85\u2028\u2029]", "\n", text)
     if stage.control_chars == "remove":
         text = "".join(c for c in text if not is_control(c))

@@ -1,8 +1,10 @@
 """Slow, plainly right twins of near_dedup's kernels: words, hashes, signatures, survivors, components."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import filterfalse
 
 SPACELESS = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff"
@@ -11,18 +13,34 @@ SPACELESS = re.compile(
 GOLDEN, WRAP = 0x9E3779B97F4A7C17, 2**64
 
 
+def is_silent(char: str) -> bool:
+    """Whether a character shows nothing by itself: a format character but U+200B, or a variation selector."""
+    selector = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
+    return selector or (unicodedata.category(char) == "Cf" and char != "\u200b")
+
+
 def words(text: str) -> list[str]:
-    """Runs of word characters, lower-cased by code point; characters of scripts without spaces stand alone."""
-    lower = "".join(c.lower()[0] if c.isalnum() or c == "_" else " " for c in text)
-    return SPACELESS.sub(lambda m: f" {m[0]} ", lower).split()
+    """Runs of letters, digits, _ and marks of the NFC form, lower-cased by code point; characters of scripts without
+    spaces stand alone, each with the marks after it. Silent characters are as if not there."""
+    found, alone = [""], False
+    for char in filterfalse(is_silent, unicodedata.normalize("NFC", text)):
+        mark, letter = unicodedata.category(char).startswith("M"), char.isalnum() or char == "_"
+        if mark:
+            found[-1] += char
+            continue
+        if not letter or alone or SPACELESS.match(char):
+            found.append("")
+        alone = letter and SPACELESS.match(char) is not None
+        found[-1] += char.lower()[0] if letter else ""
+    return [word for word in found if word]
 
 
 def shingle_set(text: str, n: int) -> set[tuple[str, ...]]:
-    """The set of n-word shingles; all the words where there are fewer; the bytes above the blank where there are
-    none."""
+    """The set of n-word shingles; all the words where there are fewer; the bytes above the blank of the NFC form where
+    there are none."""
     found = words(text)
     if not found:
-        return {("", *(chr(b) for b in text.encode() if b > 32))}
+        return {("", *(chr(b) for b in unicodedata.normalize("NFC", text).encode() if b > 32))}
     width = min(n, len(found))
     return {tuple(found[k : k + width]) for k in range(len(found) - width + 1)}
 

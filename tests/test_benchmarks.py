@@ -83,3 +83,15 @@ def test_all_run_and_one_that_fails_says_so(corpora: Path, tmp_path: Path) -> No
     assert "the same documents kept" in exact
     assert clean.count("48 of 48 texts equal") + clean.count("96 of 96 texts equal") == 4
     assert str(corpora) not in failed
+
+
+def test_the_recipes_of_the_ablation_are_good_and_differ_as_said(corpora: Path) -> None:
+    folder = ROOT / "benchmarks/ablate"
+    for name in ("raw", "clean", "concat"):
+        command = [sys.executable, "-m", "pipeline.cli", "check", str(folder / f"english_{name}.yaml")]
+        done = subprocess.run(command, cwd=corpora, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    clean, concat = (
+        (folder / f"english_{name}.yaml").read_text("utf-8").splitlines()[1:] for name in ("clean", "concat")
+    )
+    assert concat == [line.replace("english_clean", "english_concat") for line in clean] + ["    algorithm: concat"]

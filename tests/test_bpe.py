@@ -1,6 +1,10 @@
 """Pre-tokens, their counts and the merges: equal to a regex engine, a Counter and Hugging Face's trainer, ties too."""
 
+import base64
 import json
+import random
+import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from pydantic import ValidationError
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
-from stages.encoder import byte_alphabet
+from stages.byte_level import byte_alphabet
 from stages.kernels.arrow import read_only
 from stages.kernels.bpe import learn_merges
 from stages.kernels.pretokens import LETTER, LOWER, NEWLINE, NUMBER, OTHER, SPACE, UPPER, split_words
@@ -44,8 +48,8 @@ TEXT = st.text(st.one_of(TRICKY, TRICKY, AGREED), max_size=30)
 def ends(text: str, pattern: str, longest: int = 1000) -> list[str]:
     raw = text.encode()
     data, offsets = read_only(np.frombuffer(raw, np.uint8)), read_only(np.array([0, len(raw)]))
-    found = split_words(data, offsets, character_classes(), STOCK.index(pattern), longest).tolist()
-    return [raw[a:b].decode() for a, b in pairwise(found)]
+    found, _ = split_words(data, offsets, character_classes(), STOCK.index(pattern), longest)
+    return [raw[a:b].decode() for a, b in pairwise(found.tolist())]
 
 
 @pytest.mark.parametrize("pattern", STOCK)
@@ -165,10 +169,12 @@ def test_merges_are_those_found_by_counting_anew(words: dict[bytes, int], most: 
     assert [tuple(pair) for pair in found.tolist()] == merges_by_hand(words, IDS, most, least)
 
 
-def same(texts: list[str], pattern: str, size: int, least: int, longest: int = 64) -> int:
-    """Asserts that merges and vocabulary are those of BpeTrainer; how many merges there are."""
+def same(texts: list[str], pattern: str, size: int, least: int, longest: int | None = None) -> int:
+    """Asserts that merges and vocabulary are those of BpeTrainer; how many merges there are. longest: None as the
+    stage has it."""
     array = pa.chunked_array([pa.array(texts, pa.large_string())])
-    mine = json.loads(train_bpe(array, pattern, size, (), least, longest).to_str())["model"]
+    cut = (longest,) if longest else ()
+    mine = json.loads(train_bpe(array, pattern, size, (), least, *cut).to_str())["model"]
     theirs = json.loads(trained(texts, pattern, size, least, longest).to_str())["model"]
     assert mine == theirs
     return len(mine["merges"])
@@ -185,6 +191,65 @@ def test_a_real_corpus_gives_the_same_tokenizer(pattern: str) -> None:
     paths = sorted(ROOT.glob("sample_data/wiki-like/*.parquet"))
     texts = [text[:2000] for path in paths for text in pq.read_table(path)["text"].drop_null().to_pylist()]
     assert same(texts[:400], pattern, 4000, 2) == 4000 - 256
+
+
+def code_like() -> list[str]:
+    """Files with what code has: long names, deep indents, rulers, base64, minified lines, runs of one letter."""
+    chance = random.Random(3)
+    parts = "get set load save user name config file index value handler stream buffer async parse token".split()
+    files = []
+    for _ in range(60):
+        lines = []
+        for _ in range(12):
+            name = "".join(part.title() for part in chance.choices(parts, k=chance.randint(2, 30)))
+            snake = "_".join(chance.choices(parts, k=chance.randint(2, 20)))
+            data = base64.b64encode(chance.randbytes(chance.choice([6, 300]))).decode()
+            lines += [
+                " " * chance.choice([4, 8, 120, 500]) + f"def {snake}(self, {name.lower()}):",
+                "#" * chance.choice([3, 79, 400]) + chance.choice(["\n\n\n\n", "\t" * 90, "-" * 77]),
+                f'    {name} = "{data}"; {"a" * chance.choice([1, 65, 333])}',
+            ]
+        files.append("\n".join(lines))
+    return files
+
+
+def han_without_punctuation() -> list[str]:
+    """Pages of Han text that are one pre-token each: common words among rarer characters."""
+    chance = random.Random(5)
+    words = ["磨坊", "粮食", "中国", "人民", "的", "我们", "時間", "知道"]
+    rare = [chr(0x4E00 + k) for k in range(400)]
+    return ["".join(chance.choices(words, k=4)[0] + chance.choice(rare) for _ in range(700)) for _ in range(12)]
+
+
+@pytest.mark.parametrize("pattern", STOCK)
+@pytest.mark.parametrize("corpus", [code_like, han_without_punctuation])
+def test_very_long_words_are_learnt_from_as_tokenizers_does(corpus: Callable[[], list[str]], pattern: str) -> None:
+    texts = corpus()
+    table = WordTable()
+    table.count(pa.array(texts, pa.large_string()), pattern)
+    assert max(len(word.decode()) for word in table.rows()["word"].to_pylist()) > 400
+    assert same(texts, pattern, 1200, 2) > 900
+
+
+def test_one_word_of_megabytes_is_learnt_from_in_a_few_seconds() -> None:
+    chance = random.Random(7)
+    page = "".join(chance.choices([chr(0x4E00 + k) for k in range(500)], k=1_000_000))
+    texts = pa.chunked_array([pa.array([page, "x" * 1_000_000, "ab" * 500_000], pa.large_string())])
+    began = time.process_time()
+    tokenizer = train_bpe(texts, "o200k", 3000, ())
+    assert time.process_time() - began < 20
+    assert tokenizer.get_vocab_size() == 3000
+
+
+def test_words_over_the_bound_are_counted_in_pieces_and_told() -> None:
+    texts = pa.array(["磨" * 1000, "short", "磨" * 9], pa.large_string())
+    for pattern in ("o200k", PATTERNS["o200k"]):
+        table = WordTable()
+        table.count(texts, pattern, 64)
+        assert table.cut == 1
+        assert dict(zip(*table.rows().to_pydict().values(), strict=True)) == {
+            ("磨" * 64).encode(): 15, ("磨" * 40).encode(): 1, b"short": 1, ("磨" * 9).encode(): 1
+        }  # fmt: skip
 
 
 def test_a_pattern_of_ones_own(tmp_path: Path) -> None:

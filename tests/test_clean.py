@@ -84,6 +84,9 @@ oddities = st.one_of(
         ["\r\n", "\r", "\n", "\n\n\n", " \n", "\t\r\n", "\x85", "\u2028", "\f", "\v", "\x1b[31m", "\x1b", "\x9d"]
     ),
     st.sampled_from(
+        ["Ä\x85", "é\x85", "é\x85\x80", "æ\x9d\x85", "Ĺ\x85", "ð\x9f\x85\x85", "…\x85", "Â…", "\x93a\x94\x85"]
+    ),
+    st.sampled_from(
         ["\x00", "\x7f", "\ufeff", "\u00ad", "\ufffe", "\ufffd", "\ufffc", "\ufdd0", "\U000e0067", "\U0010ffff"]
     ),
     st.sampled_from(["\u200b", "\u200c", "\u200d", "\u200e", "\u202b", "\u2060", "ส้ม\u200bค"]),
@@ -233,6 +236,13 @@ def test_sound_text_of_many_scripts_is_proven_and_never_copied(tmp_path: Path) -
         ("if a < b:\n  x &amp; y", "if a < b:\n  x &amp; y"),
         ("x &amp; y\n<p>&amp;", "x & y\n<p>&amp;"),
         ("one\r\ntwo\rthree\u2028four\x0cfive", "one\ntwo\nthree\nfour\nfive"),
+        ("first line\x0bsecond line\x0c third", "first line\nsecond line\n third"),
+        ("first\x85second, 第一\x85第二, café\x85après", "first\nsecond, 第一\n第二, café\naprès"),
+        ("first\x0bschÃ¶n\x85dÃ©jÃ\xa0\x85vu", "first\nschön\ndéjà\nvu"),
+        ("KsiÄ\x85Å¼ka", "Książka"),
+        ("\x93Well\x85\x94 he said", "“Well…” he said"),
+        ("a\x0b<b>&amp;", "a\n<b>&amp;"),
+        ("&amp;\x0b<b>&amp;", "&\n<b>&amp;"),
         ("\ufeffstart\x00 mid\u0007dle \x1b[1mbold\x1b[0m", "start middle bold"),
         ("no\U0003fffe char\U0010ffffacter", "no character"),
         ("in\u200bvis\u200dible \u2060soft\u00adhyphen", "invisible softhyphen"),
@@ -261,6 +271,7 @@ def test_what_the_defaults_mend(before: str, after: str, tmp_path: Path) -> None
         ({"unicode": "none"}, "e\u0301", "e\u0301"),
         ({"strip_line_ends": False, "max_blank_lines": None}, "a \r\n\n\n\n\n", "a \n\n\n\n\n"),
         ({"ftfy": Ftfy(unescape_html=False)}, "&amp;", "&amp;"),
+        ({"ftfy": Ftfy(fix_line_breaks=False)}, "a\x0bb\x85c\x0cd", "ab…c\nd"),
         ({"ftfy": Ftfy(fix_encoding=False)}, "schÃ¶n", "schÃ¶n"),
     ],
 )

@@ -80,7 +80,7 @@ def test_help_lists_the_commands_and_their_flags_are_frozen(cli: Cli) -> None:
     ]:
         assert f"  {command} " in shown
     flags = {word.strip(",") for word in cli("run", "--help").stdout.split() if word.startswith("--")}
-    assert flags == {"--out", "--workers", "--limit", "--set", "--force", "--quiet", "--json", "--help"}
+    assert flags == {"--out", "--workers", "--limit", "--set", "--force", "--replace", "--quiet", "--json", "--help"}
 
 
 def test_help_is_quick(tmp_path: Path, environment: dict[str, str]) -> None:

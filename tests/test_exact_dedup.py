@@ -3,6 +3,7 @@
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from stages.exact_dedup import ExactDedup
 from stages.kernels.arrow import text_buffers
 from stages.kernels.normalise import bare, byte_kinds, letters, squeezed
+from stages.normalisation import composed
 from tests import oracles
 from tests.conftest import Cli, digest
 
@@ -39,11 +41,11 @@ def evened(text: str) -> str:
 
 
 def only_letters(text: str) -> str:
-    """Letters, marks and digits of each character's compatible, decomposed, case-folded form, variation selectors (of
-    both of Unicode's blocks) apart."""
+    """Letters, marks and digits of the compatible, decomposed, case-folded form of each character of the composed text,
+    variation selectors (of both of Unicode's blocks) apart."""
     forms = (
         unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
-        for char in text
+        for char in unicodedata.normalize("NFC", text)
         if unicodedata.category(char)[0] != "C"
     )
     return "".join(c for c in "".join(forms) if unicodedata.category(c)[0] in "LMN" and c not in SELECTORS)
@@ -51,7 +53,7 @@ def only_letters(text: str) -> str:
 
 def rewritten(texts: list[str], kind: str) -> list[str]:
     buffers = text_buffers(pa.array(["before", *texts], pa.large_string()).slice(1))
-    scratch = np.empty(7, np.uint8)
+    buffers, scratch = composed(*buffers) if kind == "text" else buffers, np.empty(7, np.uint8)
     data, ends = (
         squeezed(*buffers, byte_kinds(), scratch) if kind == "whitespace" else bare(*buffers, *letters(), scratch)
     )
@@ -83,13 +85,34 @@ def test_every_character_is_a_blank_or_not_wherever_a_block_ends() -> None:
 
 @given(st.lists(HOSTILE, min_size=1, max_size=5))
 def test_a_digest_is_xxh3_of_what_counts(texts: list[str]) -> None:
-    expected = {"none": texts, "whitespace": [evened(t) for t in texts], "text": [only_letters(t) or t for t in texts]}
+    expected = {
+        "none": texts,
+        "whitespace": [evened(t) for t in texts],
+        "text": [only_letters(t) or unicodedata.normalize("NFC", t) for t in texts],
+    }
     for normalise, content in expected.items():
         stage, scratch = ExactDedup.model_validate({"normalise": normalise}), np.empty(0, np.uint8)
         _, scratch = stage._digests(oracles.documents(["left over " * 9]), scratch)
         digests, _ = stage._digests(oracles.documents(texts), scratch)
         numbers = [xxhash.xxh3_128_intdigest(text.encode()) for text in content]
         assert digests.tolist() == [[number >> 64, number % 2**64] for number in numbers]
+
+
+COMPOSABLE = st.lists(
+    st.sampled_from(
+        ["ệ", "â\u0327", "ḍ̇", "각", "\u1100\u1161\u11a8", "が", "কো", "கொ", "न\u093c", "ὦ", "ཱི", "\u212b", "\u2000"]
+    )
+    | st.text(st.sampled_from("ae\u0301\u0327\u0316\u3099\u0345\u0344\U0001d165"), max_size=5),
+    max_size=6,
+).map("".join)
+
+
+@given(COMPOSABLE | HOSTILE, st.sampled_from(["NFC", "NFD"]))
+def test_all_canonical_forms_of_a_text_have_one_digest(text: str, form: Literal["NFC", "NFD"]) -> None:
+    stage = ExactDedup(normalise="text")
+    texts = [text, unicodedata.normalize(form, text)]
+    one, other = stage._digests(oracles.documents(texts), np.empty(0, np.uint8))[0].tolist()
+    assert one == other
 
 
 @pytest.mark.parametrize(
@@ -129,6 +152,6 @@ def test_a_group_larger_than_a_batch_keeps_one(cli: Cli, tmp_path: Path) -> None
     pq.write_table(pa.table({"id": [f"{k:06}" for k in range(n)], "text": ["same"] * n}), tmp_path / "in-0.parquet")
     (tmp_path / "r.yaml").write_text(RECIPE.format(normalise="none"))
     assert cli("run", "r.yaml").returncode == 0
-    stage = tmp_path / "runs/run/02-exact_dedup"
+    stage = tmp_path / "runs/r/02-exact_dedup"
     assert pq.read_table(stage / "part-00000.parquet")["id"].to_pylist() == ["000000"]
     assert set(pq.read_table(stage / "drops/part-00000.parquet")["duplicate_of"].to_pylist()) == {"000000"}

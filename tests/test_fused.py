@@ -16,8 +16,9 @@ from pipeline.config import load_recipe
 from pipeline.engines import Report, fused, work
 from pipeline.engines.streams import BooksError
 from pipeline.engines.work import TaskResult, TaskSpec, run_task
+from pipeline.explain import explain_document
 from pipeline.plan import ALONE_BYTES, make_plan
-from pipeline.queries import QueryError, explain_document, first_rows, plan_table, sample_rows
+from pipeline.queries import QueryError, first_rows, plan_table, sample_rows
 from pipeline.runner import execute
 from pipeline.stage_run import RunError
 from pipeline.verify import verify_run
@@ -159,7 +160,7 @@ def test_a_setting_changed_later_runs_the_pass_again_and_kept_shards_are_used(tm
     changed = load_recipe(_written(tmp_path, RECIPE.replace("clean", "clean\n    unicode: NFKC")))
     plan = make_plan(changed, tmp_path / "out")
     assert [p.why is None for p in plan.stages] == [True, True, False, False]
-    execute(plan, Here(), lambda _: None)
+    execute(plan, Here(), lambda _: None, replace=True)
     assert list((tmp_path / "out/01-ingest").glob("part-*")), "what is done is not done again"
 
 
@@ -190,7 +191,7 @@ def test_what_needs_rows_says_that_they_were_fused_away(tmp_path: Path) -> None:
     for ask, stage in ((sample_rows, "no_shouting"), (first_rows, "ingest")):
         with pytest.raises(QueryError, match=f"{stage} was fused into the stage after it and wrote no rows"):
             ask(tmp_path / "thin", stage, 3)
-    assert len(sample_rows(tmp_path / "thin", "no_shouting", 3, dropped=True)) == 3
+    assert len(sample_rows(tmp_path / "thin", "no_shouting", 3, stream="drops")) == 3
 
 
 @pytest.mark.parametrize("what", ["a drop", "a number"])

@@ -188,7 +188,7 @@ def test_parquet_faults(tmp_path: Path) -> None:
     assert [b["reason"] for b in read(ingest("ints.parquet"), tmp_path)[1]] == ["text_not_string"] * 2
 
 
-def test_a_corrupt_row_group_is_one_fault_and_the_next_is_read(tmp_path: Path) -> None:
+def test_a_corrupt_row_group_costs_its_own_rows_and_the_next_is_read(tmp_path: Path) -> None:
     words = [f"row {k} of the table" for k in range(300)]
     pq.write_table(pa.table({"text": words}), tmp_path / "a.parquet", row_group_size=100, compression="zstd")
     where = pq.read_metadata(tmp_path / "a.parquet").row_group(1).column(0)
@@ -198,7 +198,9 @@ def test_a_corrupt_row_group_is_one_fault_and_the_next_is_read(tmp_path: Path) -
     (tmp_path / "a.parquet").write_bytes(data)
     rows, bad = read(ingest("a.parquet"), tmp_path)
     assert [row["text"] for row in rows] == words[:100] + words[200:]
-    assert [(b["reason"], b["source"]) for b in bad] == [("unreadable_row_group", "a.parquet:100")]
+    assert [b["source"] for b in bad] == [f"a.parquet:{k}" for k in range(100, 200)]
+    assert {b["reason"] for b in bad} == {"unreadable_row_group"}
+    assert "rows 100 to 199 are lost" in bad[0]["detail"]
     (tmp_path / "b.parquet").write_bytes(data[:-50])
     assert [b["reason"] for b in read(ingest("b.parquet"), tmp_path)[1]] == ["unreadable_parquet"]
 

@@ -187,7 +187,7 @@ def test_asked_to_end_it_lets_the_task_that_has_all_cores_save_its_work(
     command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--quiet"]
     for ending in (signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        folder = tmp_path / "runs/run/02-alone"
+        folder = tmp_path / "runs/alone/02-alone"
         while not (folder / "begun").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -243,7 +243,7 @@ def test_a_document_that_breaks_a_stage_is_quarantined_alone(cli: Cli, tmp_path:
     )
     done = cli("run", recipe)
     assert done.returncode == 0, done.stderr
-    rows = pq.read_table(tmp_path / "runs/run/02-mumble/quarantine/part-00000.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "runs/mumble/02-mumble/quarantine/part-00000.parquet").to_pylist()
     assert len(rows) == len(range(0, 200, 7))
     assert {row["reason"] for row in rows} == {"stage_error"}
     assert "cannot bear LOUD" in rows[0]["detail"]

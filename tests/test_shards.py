@@ -169,7 +169,7 @@ def test_what_a_merge_has_read_of_a_run_is_given_back(tmp_path: Path) -> None:
     count = 1_000_000
     numbers = pa.array(np.arange(count, dtype=np.uint64))
     (path,) = _written(tmp_path, pa.record_batch([numbers, numbers, [""] * count], schema=PAIR))
-    run = shuffle._Run(path, "key")
+    run = shuffle._Run(path)
     before = resident()
     run.rows["order"].to_numpy().sum()
     assert resident() - before > 4 << 20
@@ -181,6 +181,28 @@ def _written(folder: Path, batch: pa.RecordBatch) -> list[Path]:
     writer = RunWriter(folder, 0, PAIR, "key", ["order"])
     writer.write(batch)
     return writer.close()
+
+
+@pytest.mark.parametrize("order", [pa.uint64(), pa.int64()])
+def test_the_rows_of_one_key_are_merged_in_parts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: pa.DataType
+) -> None:
+    """By the first order column where it is uint64, so that memory does not follow the rows of a key."""
+    schema = pa.schema([("key", pa.uint64()), ("order", order), ("text", pa.string())])
+    for name in ("RUN_BYTES", "MERGE_BYTES", "BATCH_BYTES"):
+        monkeypatch.setattr(shuffle, name, 1 << 18)
+    writer, rows = RunWriter(tmp_path, 0, schema, "key", ["order"]), 4000
+    for start in range(4):
+        numbers = range(start, rows, 4)
+        columns = [pa.array([7] * len(numbers), pa.uint64()), pa.array(numbers, order), pa.array(["x" * 1000] * 1000)]
+        writer.write(pa.record_batch(columns, schema=schema))
+    paths, seen, before, most = writer.close(), list[int](), pa.total_allocated_bytes(), 0
+    for batch in merge(paths, "key", ["order"], *cut(1)[0]):
+        seen += batch["order"].to_pylist()
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert len(paths) == 4
+    assert seen == list(range(rows))
+    assert (most < 2 << 20) == (order == pa.uint64())
 
 
 def test_a_key_must_be_64_bits_wide(tmp_path: Path) -> None:

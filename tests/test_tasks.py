@@ -73,8 +73,31 @@ def test_a_pair_is_encoded_as_one_text_and_cut_on_the_left(model: Path) -> None:
     assert spelt("", "the") == ("", "the")
     cut, answer = spelt("x" * 50, " grinds", 12)
     assert answer == " grinds"
-    assert cut == "x" * (12 - len(encode_pair(tokenizer, "", " grinds", bos, 99)[0]) + 1)
-    assert spelt("a", "b" * 90)[1] == "b" * (LONGEST - 1)
+    assert cut == "x" * (12 + 1 - (len(encode_pair(tokenizer, "", " grinds", bos, 99)[0]) - 1))
+    assert spelt("a", "b" * 90)[1] == "b" * LONGEST
+
+
+@pytest.mark.parametrize("context", ["", "  ", "the", "the mi", "the mill ", "磨", "x" * 40, "the mill grinds " * 5])
+@pytest.mark.parametrize("continuation", ["x", "ll grinds", " grinds", "坊 the", "y" * LONGEST])
+def test_a_pair_is_read_as_the_harness_reads_it(model: Path, context: str, continuation: str) -> None:
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    bos = tokenizer.token_to_id("<|bos|>")
+    blanks = len(context) - len(context.rstrip())
+    bare = context[: len(context) - blanks]
+    before = [bos, *tokenizer.encode(bare).ids]
+    after = [bos, *tokenizer.encode(context + continuation).ids][len(before) :]
+    read = (before + after)[-(LONGEST + 1) :][:-1]
+    ids, count = encode_pair(tokenizer, context, continuation, bos, LONGEST)
+    assert (ids[:-1], ids[len(ids) - count :]) == (read, after[-LONGEST:])
+
+
+def test_the_boundary_is_where_the_context_ends_alone_also_where_a_token_spans_it(model: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    ids, count = encode_pair(tokenizer, "the mi", "ll grinds", 0, LONGEST)
+    own, whole = (tokenizer.encode(text).ids for text in ("the mi", "the mill grinds"))
+    assert whole[: len(own)] != own
+    assert ids == [0, *own, *whole[len(own) :]]
+    assert count == len(whole) - len(own)
 
 
 def test_scores_by_hand() -> None:
@@ -97,6 +120,7 @@ def test_scores_by_hand() -> None:
         ('{"query": "q", "choices": ["a", "b"], "gold": 2}', "gold 2 of 2 choices"),
         ('{"query": "q", "choices": ["a"], "gold": 0}', "neither"),
         ("no json", "neither"),
+        ('{"query": "q", "choices": ["a", ""], "gold": 0, "delimiter": ""}', "empty answer"),
         ('{"text": "a", "target": "b"}', "in one file"),
     ],
 )

@@ -13,14 +13,16 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from pipeline import seeds
 from pipeline.rows import DOCUMENT
 from pipeline.stage import Each, Task
+from stages.encoder import Encoder
 from stages.tokenizer import Tokenizer
 from stages.tokenizer_bpe import PATTERNS, train_bpe
 from stages.tokenizer_files import load_tiktoken, save, try_files
 from stages.tokenizer_sample import CLIP, budgets, choose, clipped, ranked
-from stages.tokenizer_words import SPLIT_RUN
 from tests.test_encoder import HOSTILE, SPECIALS, TEXTS
 
 LANGS = ("en", "zh", "ru")
@@ -119,8 +121,6 @@ def test_a_long_document_gives_its_beginning_only() -> None:
 def test_three_libraries_agree(trained: Path) -> None:
     from transformers import AutoTokenizer
 
-    from stages.encoder import Encoder
-
     encoding, fast, encoder = load_tiktoken(trained), AutoTokenizer.from_pretrained(trained), Encoder(trained)
     assert (fast.bos_token, fast.eos_token, fast.pad_token) == SPECIALS
     assert len(fast) == encoding.n_vocab == 400
@@ -129,7 +129,8 @@ def test_three_libraries_agree(trained: Path) -> None:
         assert encoding.encode_ordinary(text) == ids
         assert fast(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
         assert fast.decode(ids) == encoding.decode(ids) == text
-        assert encoding.encode(text, allowed_special="all") == fast(text)["input_ids"], "specials that are meant"
+        begun = [encoding.encode_single_token("<|bos|>"), *encoding.encode(text, allowed_special="all")]
+        assert begun == fast(text)["input_ids"], "specials that are meant, after the one that begins documents"
 
 
 @given(text=HOSTILE)
@@ -142,8 +143,9 @@ def test_tiktoken_agrees_on_hostile_text(trained: Path, text: str) -> None:
         exact.encode_special_tokens = True
         _encodings[trained] = (load_tiktoken(trained), exact)
     encoding, exact = _encodings[trained]
-    assert encoding.encode_ordinary(text) == exact.encode(text).ids
-    assert exact.decode(exact.encode(text).ids, skip_special_tokens=False) == text
+    ids = exact.encode(text, add_special_tokens=False).ids
+    assert encoding.encode_ordinary(text) == ids
+    assert exact.decode(ids, skip_special_tokens=False) == text
 
 
 _encodings: dict[Path, tuple[object, object]] = {}
@@ -158,7 +160,8 @@ def test_ids_are_bytes_then_merges_then_specials(trained: Path) -> None:
     vocabulary = written["model"]["vocab"]
     merged = [vocabulary["".join(pair)] for pair in written["model"]["merges"]]
     assert merged == list(range(256, 397))
-    assert (written["normalizer"], written["post_processor"]) == (None, None)
+    assert written["normalizer"] is None
+    assert [*written["post_processor"]["special_tokens"]] == ["<|bos|>"]
     assert written["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] == PATTERNS["o200k"]
     assert len(written["pre_tokenizer"]["pretokenizers"]) == 2, "only training cuts long runs"
 
@@ -178,12 +181,18 @@ def test_the_number_of_threads_changes_nothing(trained: Path, tmp_path: Path, th
     assert files(tmp_path / "tokenizer") == files(trained)
 
 
-def test_long_runs_are_learnt_in_pieces_but_encoded_whole() -> None:
-    texts = pa.chunked_array([pa.array(["磨" * 1000] * 4, pa.large_string())])
-    tokenizer = train_bpe(texts, "o200k", 400, SPECIALS)
-    longest = max(len(token) for token in tokenizer.get_vocab())
-    assert longest == 3 * SPLIT_RUN
-    assert tokenizer.pre_tokenizer.pre_tokenize_str("磨" * 1000)[0][1] == (0, 1000)
+def test_a_bound_on_words_is_off_and_when_it_bites_it_is_told(tmp_path: Path) -> None:
+    rows = [{"id": f"d{k}", "text": "磨" * 1000, "source": f"a:{k}", "lang": "zh"} for k in range(4)]
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+    for longest, letters, cut in ((None, 1000, 0), (64, 64, 3)):
+        folder = tmp_path / str(longest)
+        counters = run(Tokenizer(vocab_size=400, longest_word=longest), [[batch]], folder)
+        tokenizer = Encoder(folder / "tokenizer").exact
+        assert max(len(token) for token in tokenizer.get_vocab()) == 3 * letters
+        assert tokenizer.pre_tokenizer.pre_tokenize_str("磨" * 1000)[0][1] == (0, 1000), "encoding cuts nothing"
+        assert counters["words_cut"] == cut
+        notes = json.loads((folder / "tokenizer/highlights.json").read_text(encoding="utf-8"))
+        assert ("words cut" in notes) == (cut > 0)
 
 
 def test_statistics_can_be_counted_again(tmp_path: Path) -> None:
@@ -196,7 +205,8 @@ def test_statistics_can_be_counted_again(tmp_path: Path) -> None:
     assert counters["sample_documents"] + whole["documents"] == 300
     assert counters["tiktoken_tried"] == counters["tried"] == whole["documents"]
     assert (counters["tiktoken_differs"], counters["vocabulary"]) == (0, 400)
-    rows = sorted(corpus().to_pylist(), key=lambda row: xxhash.xxh3_64_intdigest(row["id"].encode(), 0))
+    rank = seeds.number("tokenizer.sample", 0)
+    rows = sorted(corpus().to_pylist(), key=lambda row: xxhash.xxh3_64_intdigest(row["id"].encode(), rank))
     texts = {lang: [row["text"] for row in rows if row["lang"] == lang][::16] for lang in LANGS}
     for lang, own in texts.items():
         row, joined = stats["by_language"][lang], "".join(own)
@@ -270,3 +280,63 @@ def test_without_tiktoken_the_trial_says_so(trained: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     texts = pa.chunked_array([pa.array(TEXTS, pa.large_string())])
     assert try_files(trained, texts) == {"tried": len(TEXTS), "tiktoken_tried": 0, "tiktoken_differs": 0}
+
+
+@pytest.mark.parametrize(
+    ("specials", "message"),
+    [
+        (("<|bos|>", "<|eos|>", ""), "is empty"),
+        (("<|bos|>", "<|eos|>", "<|bos|>"), "comes twice"),
+        (("<|bos|>", "<|eos|>", "a"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "Ġ"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "磨"), "ordinary character's own token"),
+        (("<|bos|>", "<|eos|>", "the"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "Ġthe"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "磨坊"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "\n\n"), "is a word of the pattern"),
+        (("<|bos|>", "<|eos|>", "###"), "is a word of the pattern"),
+    ],
+)
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_special_tokens_that_text_could_spell_are_refused(
+    specials: tuple[str, ...], message: str, pattern: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Tokenizer(pattern=pattern, special_tokens=specials)
+
+
+@pytest.mark.parametrize("pattern", [*sorted(PATTERNS), r"\S+|\s+"])
+def test_common_special_tokens_are_taken(pattern: str) -> None:
+    for specials in (("<s>", "</s>", "<pad>", "<unk>"), ("[BOS]", "[EOS]", "[PAD]"), ("<｜b▁of▁s｜>", "<e:d>", "<p>")):
+        assert Tokenizer(pattern=pattern, special_tokens=specials).special_tokens == specials
+
+
+def test_a_vocabulary_without_room_for_its_special_tokens_is_refused() -> None:
+    specials = tuple(f"<|{k}|>" for k in range(60))
+    with pytest.raises(ValidationError, match="give 316 or more"):
+        Tokenizer(vocab_size=300, special_tokens=specials)
+    assert Tokenizer(vocab_size=316, special_tokens=specials).vocab_size == 316
+
+
+def test_a_pattern_of_ones_own_never_merges_a_special_token(tmp_path: Path) -> None:
+    texts = ["<|eos|>", "<|eos|>more", "more"] * 20
+    rows = [{"id": f"d{k}", "text": text, "source": f"a:{k}", "lang": None} for k, text in enumerate(texts)]
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+    run(Tokenizer(pattern=r"\S+|\s+", vocab_size=300, compare_gpt2=False), [[batch]], tmp_path)
+    encoder = Encoder(tmp_path / "tokenizer")
+    vocabulary = encoder.exact.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert [vocabulary[token] for token in SPECIALS] == [len(vocabulary) - 3 + k for k in range(3)]
+    ids, _ = encoder.encode(pa.array(["<|eos|>"], pa.large_string()))
+    assert max(ids) < len(vocabulary) - 3
+    assert encoder.exact.decode(ids.tolist()) == "<|eos|>"
+
+
+def test_documents_whose_end_is_not_sampled_are_counted(tmp_path: Path) -> None:
+    step = Tokenizer().steps()[0]
+    texts = ["x" * (CLIP + 1), "x" * CLIP, "磨" * CLIP, "磨" * (CLIP + 1)]
+    rows = [{"id": f"d{k}", "text": text, "source": f"a:{k}", "lang": None} for k, text in enumerate(texts)]
+    emits = list(
+        step.map(iter([pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)]), Task("t", 0, 0, 1, tmp_path, tmp_path))
+    )
+    assert sum(emit.counters["clipped_documents"] for emit in emits) == 2

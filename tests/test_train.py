@@ -314,6 +314,15 @@ def test_other_shards_settings_and_tokenizers_are_refused(data: Path, calm: Path
         run(STAGE, shards(data), Task("07-train", 0, 0, 1, tmp_path, tmp_path, {"tokenizer": tmp_path / "tokenizer"}))
 
 
+def test_a_checkpoint_of_another_version_is_refused(
+    data: Path, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(calm, tmp_path / "copy")
+    monkeypatch.setattr(Train, "version", Train.version + 1)
+    with pytest.raises(OtherDataError, match=r"\(version\)"):
+        run(STAGE, shards(data), task_in(data, tmp_path / "copy"))
+
+
 def test_no_rows_and_shards_of_several_packings_are_told(data: Path, tmp_path: Path) -> None:
     meta = pack_meta(data / "tokenizer/tokenizer.json")
     write_rows(tmp_path / "empty.parquet", 0, meta, 0)

@@ -34,7 +34,10 @@ def run(tmp_path: Path) -> Path:
     write_rows(run / "09-pack/part-00000.parquet", 40, meta, 0)
     write_rows(run / "09-pack/part-00001.parquet", 9, meta, 1)
     write_rows(run / "09-pack/validation/gather-00000.parquet", 4, meta, 2)
-    for name, use, gives in (("08-tokenizer", "tokenizer", "artifact"), ("09-pack", "pack", "rows")):
+    for name, use, gives in (
+        ("08-tokenizer", "stages.tokenizer:Tokenizer", "artifact"),
+        ("09-pack", "stages.pack:Pack", "rows"),
+    ):
         manifest = {**MANIFEST, "stage": name, "use": use, "gives": gives, "settings": {}, "rows": ROWS}
         (run / name / "_manifest.json").write_text(json.dumps(manifest))
     return run

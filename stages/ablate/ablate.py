@@ -103,7 +103,7 @@ def _result(arm: Arm, stage: Train, held: HeldOut, seed: int, folder: Path, tell
     """Bits for each held-out text, by a model trained in `folder`, now or before."""
     rows, file = arm.rows(), folder / "held_out.json"
     same = {"rows": rows.fingerprint(), "settings": stage.deciding(), "steps": stage.max_steps, "seed": seed}
-    same |= {"held_out": held.digest()}
+    same |= {"held_out": held.digest(), "version": stage.version}
     old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     if old is None or old["same"] != same:
         if old is not None:

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from pipeline import seeds
 from stages.encoder import spelling
 from stages.inference.quantise import quantise
 from stages.train.export import load_model
@@ -34,7 +35,7 @@ def speculate(
 
     The smaller `draft` proposes tokens, `model` judges several in one pass (Leviathan et al. 2023, algorithm 1).
     """
-    chance, ids, told = torch.Generator().manual_seed(seed), list(prompt), len(prompt)
+    chance, ids, told = torch.Generator().manual_seed(seeds.number("write.guess", seed)), list(prompt), len(prompt)
     readers = [_Reader(each, len(prompt) + count + GUESSES + 1) for each in (draft, model)]
     while len(ids) < len(prompt) + count and eos not in ids[told:]:
         yield from ids[told:]

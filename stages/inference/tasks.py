@@ -71,11 +71,13 @@ def evaluate(model_folder: Path, files: Sequence[Path], weights: Weights = "fp32
     """Scores a model on files of questions: numbers by file name. Raises ValueError for a line that is no question."""
     model, config = ready(model_folder, weights)
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
-    bos, longest = config["bos_token_id"], config["max_position_embeddings"]
+    bos, eos, longest = (config[name] for name in ("bos_token_id", "eos_token_id", "max_position_embeddings"))
     found = {}
     for file in files:
         questions = read_questions(file)
-        pairs = [encode_pair(tokenizer, *pair, bos, longest) for question in questions for pair in question.pairs()]
+        texts = [pair for question in questions for pair in question.pairs()]
+        begins = [eos if bos is None and not context.rstrip() else bos for context, _ in texts]
+        pairs = [encode_pair(tokenizer, *pair, begin, longest) for pair, begin in zip(texts, begins, strict=True)]
         found[file.name] = score(questions, likelihoods(model, pairs))
     return found
 
@@ -94,6 +96,8 @@ def read_questions(file: Path) -> list[Choices] | list[Cloze]:
             ) from None
         if isinstance(question, Choices) and question.gold >= (count := len(question.choices)):
             raise ValueError(f"{file}:{number}: gold {question.gold} of {count} choices, counted from 0")
+        if not all(answer for _, answer in question.pairs()):
+            raise ValueError(f"{file}:{number}: an empty answer after an empty delimiter: {line[:80]}")
         if found and type(question) is not type(found[0]):
             raise ValueError(f"{file}:{number}: multiple choice and cloze in one file")
         found.append(question)
@@ -102,33 +106,42 @@ def read_questions(file: Path) -> list[Choices] | list[Cloze]:
     return found
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, bos: int, longest: int) -> tuple[list[int], int]:
-    """(ids, how many at their end are the continuation's): BOS, then both as one text, cut on the left to `longest`.
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str, bos: int | None, longest: int
+) -> tuple[list[int], int]:
+    """(ids, how many at their end are the continuation's): BOS, the context, the continuation. The last `longest + 1`
+    tokens stay, since a model of that length reads all but the last of them.
 
-    Blanks at the context's end count to the continuation, whose tokens are those after the context's own (lm_eval,
-    api/model.py, TemplateLM._encode_pair).
+    bos: None where documents began without one; an empty context is then the end token (lm_eval, prefix_token_id).
+    Blanks at the context's end count to the continuation. The context is encoded alone; the continuation's tokens are
+    those of both as one text after as many as the context has, one at least. Where a token spans the boundary, what is
+    asked is thus not quite the text, but it is what lm_eval asks (0.4.13, api/model.py, TemplateLM._encode_pair;
+    models/huggingface.py, HFLM._loglikelihood_tokens).
     """
-    bare = context.rstrip()
+    own = tokenizer.encode(context.rstrip(), add_special_tokens=False).ids
     whole = tokenizer.encode(context + continuation, add_special_tokens=False).ids
-    own = min(len(tokenizer.encode(bare, add_special_tokens=False).ids), len(whole) - 1)
-    answer = len(whole) - own
-    ids = [bos, *whole][-longest:]
-    return ids, min(answer, len(ids) - 1)
+    answer = whole[min(len(own), len(whole) - 1) :]
+    ids = [*([] if bos is None else [bos]), *own, *answer][-(longest + 1) :]
+    return ids, min(len(answer), len(ids) - 1)
 
 
 @torch.no_grad()
 def likelihoods(model: Model, pairs: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
-    """How likely each continuation is; pairs: ids and the number at their end that are asked for."""
+    """How likely each continuation is; pairs: ids, and the number at their end that are asked for, fewer than all.
+
+    The model reads all but the last id of each.
+    """
     found = []
     for batch in _batches(pairs):
-        lengths = np.array([len(ids) for ids, _ in batch])
+        lengths = np.array([len(ids) - 1 for ids, _ in batch])
         ends = np.cumsum(lengths)
-        ids = torch.tensor([one for ids, _ in batch for one in ids])
+        ids = torch.tensor([one for ids, _ in batch for one in ids[:-1]], dtype=torch.int64)
+        wanted = torch.tensor([one for ids, count in batch for one in ids[len(ids) - count :]])
         positions = torch.from_numpy(np.arange(len(ids)) - np.repeat(ends - lengths, lengths))
         asked = np.concatenate([np.arange(end - count, end) for end, (_, count) in zip(ends, batch, strict=True)])
         where = layout(lengths.tolist(), model.shape.heads, model.shape.kv_heads, model.device)
         hidden = model(ids.to(model.device), positions.to(model.device), where)
-        hidden, wanted = hidden[torch.from_numpy(asked - 1).to(model.device)], ids[torch.from_numpy(asked)]
+        hidden = hidden[torch.from_numpy(asked).to(model.device)]
         logp, right = (torch.cat(column) for column in zip(*_answers(model, hidden, wanted), strict=True))
         cuts = [count for _, count in batch]
         parts = zip(torch.split(logp, cuts), torch.split(right, cuts), strict=True)

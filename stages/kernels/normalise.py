@@ -1,9 +1,10 @@
 """What two texts must share to be the same: bytes rewritten without what does not count.
 
 Reads UTF-8, writes UTF-8, never more than it needs: `squeezed` evens out blanks, `bare` leaves letters, marks and
-digits alone. Since no code point sees another, combining marks stay in the order they came in, where NFKC would sort
-them. `squeezed` reads 32 bytes at a time, but byte by byte around blanks beyond ASCII and where a text ends, as `bare`
-does: each byte is written, and the place moves on where it counts, which costs no branch but twice the time.
+digits alone. Since no code point sees another, `bare` is given composed text (NFC), so that all canonical forms of a
+text come out as one; it does not sort the marks of what it takes apart. `squeezed` reads 32 bytes at a time, but byte
+by byte around blanks beyond ASCII and where a text ends, as `bare` does: each byte is written, and the place moves on
+where it counts, which costs no branch but twice the time.
 """
 
 from __future__ import annotations

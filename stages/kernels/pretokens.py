@@ -27,12 +27,13 @@ NOT_AHEAD = NEWLINE | LETTER | NUMBER
 
 @kernel
 def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: int) -> Any:
-    """Cuts n texts into pre-tokens, one after the other: int64[m + 1], word i is `data[found[i]:found[i + 1]]`.
+    """Cuts n texts into pre-tokens, one after the other: (found, how many pre-tokens were cut into pieces).
 
-    Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:], int64[n + 1], valid UTF-8). classes: uint8[0x110000], none 0.
+    found: int64[m + 1], word i is `data[found[i]:found[i + 1]]`. Text k is `data[offsets[k]:offsets[k + 1]]` (uint8[:],
+    int64[n + 1], valid UTF-8). classes: uint8[0x110000], none 0.
     pattern: GPT2, CL100K, O200K or QWEN2. longest: a pre-token of more characters is cut into pieces of so many.
     """
-    found, count, largest = empty_array(offsets[-1] - offsets[0] + 1, np.int64), 0, 0
+    found, count, largest, pieces = empty_array(offsets[-1] - offsets[0] + 1, np.int64), 0, 0, 0
     for k in range(len(offsets) - 1):
         largest = max(largest, offsets[k + 1] - offsets[k])
     kinds = empty_array(largest + 1, np.uint8)
@@ -58,12 +59,13 @@ def split_words(data: Any, offsets: Any, classes: Any, pattern: int, longest: in
         shift = np.int64(data.ctypes.data) + start - base
         place, end = base, base + size
         while place < end:
-            stop = _after(place, shift, pattern)
+            stop, first = _after(place, shift, pattern), count
             while place < stop:
                 place = stop if stop - place <= longest else _piece(place, stop, longest)
                 count += 1
                 found[count] = place - base + start
-    return found[: count + 1]
+            pieces += count > first + 1
+    return found[: count + 1], pieces
 
 
 @intrinsic

@@ -13,14 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.rows import PAYLOAD, quarantine_rows
 from pipeline.stage import Emit, Task
-from stages.readers.records import HEAD, Bad
-from stages.readers.rows import Fields, Names, UnfitError, decoded, to_json
+from stages.readers.layouts import is_text, opened, row_sizes
+from stages.readers.records import HEAD
+from stages.readers.rows import BATCH_ROWS, Fields, Names, UnfitError, decoded, to_json
+from stages.readers.tables import PIECE_BYTES, Lost, Part
+from stages.readers.values import UNFIT, careful, objects, repeated
 
-NOT_PLAIN = r'["\\\x00-\x1f]'
-"""Characters that JSON must escape."""
+LOST_ROWS = 1 << 20
+"""Rows of one fault that are quarantined one by one; a footer may claim any number."""
+
+Faults = dict[int, tuple[str, str, bytes]]
+"""Row of a batch → slug, sentence, first bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +39,56 @@ class Columns:
     task: Task
     schema: pa.Schema
 
-    def gather(self, parts: Iterable[tuple[int, pa.RecordBatch] | Bad]) -> Iterator[Emit]:
+    def gather(self, parts: Iterable[Part]) -> Iterator[Emit]:
         """An Emit for each (position of the first row, batch); at most `task.limit` records, kept or bad."""
         left = self.task.limit if self.task.limit is not None else 1 << 62
         for part in parts:
             if left <= 0:
                 return
-            emit = self._fault(part) if isinstance(part, Bad) else self._documents(part[0], part[1].slice(0, left))
-            left -= emit.counters["records"]
-            yield emit
+            emits = self._lost(part, left) if isinstance(part, Lost) else self._safely(part[0], part[1].slice(0, left))
+            for emit in emits:
+                left -= emit.counters["records"]
+                yield emit
 
-    def _fault(self, bad: Bad) -> Emit:
-        row = (f"{self.names.prefix}{bad.position}", f"{self.names.name}:{bad.position}", *bad[1:])
-        return Emit(quarantine=quarantine_rows([row], self.task), counters={"records": 1})
+    def _lost(self, lost: Lost, left: int) -> Iterator[Emit]:
+        """Rows that could not be read, each of them bad."""
+        listed = min(lost.rows, LOST_ROWS)
+        more = f"; {lost.rows - listed:,} more are lost than are listed" if lost.rows > listed else ""
+        for start in range(0, min(listed, left), BATCH_ROWS):
+            stop = min(start + BATCH_ROWS, listed, left)
+            yield self._bad([(lost.first + k, lost.reason, lost.detail + more, b"") for k in range(start, stop)])
+
+    def _bad(self, rows: list[tuple[int, str, str, bytes]]) -> Emit:
+        prefix, name = self.names.prefix, self.names.name
+        bad = [(f"{prefix}{row[0]}", f"{name}:{row[0]}", *row[1:]) for row in rows]
+        return Emit(quarantine=quarantine_rows(bad, self.task), counters={"records": len(rows)})
+
+    def _safely(self, first: int, batch: pa.RecordBatch) -> list[Emit]:
+        """The documents of a batch; halved again and again where some row of it breaks a library."""
+        try:
+            return [self._documents(first, batch)]
+        except MemoryError:
+            raise
+        except UNFIT as error:
+            if len(batch) == 1:
+                return [self._bad([(first, *_reason(error), b"")])]
+        half = len(batch) // 2
+        return self._safely(first, batch.slice(0, half)) + self._safely(first + half, batch.slice(half))
 
     def _documents(self, first: int, batch: pa.RecordBatch) -> Emit:
-        faults: dict[int, tuple[str, str, bytes]] = {}
+        faults: Faults = {}
         positions = pc.cast(pa.array(np.arange(first, first + len(batch))), pa.string())
         source = pc.binary_join_element_wise(self.names.name, positions, ":")
         derived = pc.binary_join_element_wise(self.names.prefix, positions, "")
         page = self._page(batch, faults)
         columns = {
-            "id": self._id(batch, derived),
+            "id": self._id(batch, derived, faults),
             "text": self._text(batch, page, faults),
             "source": source,
-            "url": _strings(_column(batch, self.fields.url), pa.string()),
+            "url": self._strings(batch, self.fields.url, faults),
             "lang": pa.nulls(len(batch), pa.string()),
             "lang_score": pa.nulls(len(batch), pa.float32()),
-            "meta": self._meta(batch),
+            "meta": self._meta(batch, faults),
             PAYLOAD.name: page,
         }
         arrays = [columns[name] for name in self.schema.names]
@@ -73,126 +102,120 @@ class Columns:
             counters={"records": len(batch)},
         )
 
-    def _page(self, batch: pa.RecordBatch, faults: dict[int, tuple[str, str, bytes]]) -> pa.Array:
+    def _page(self, batch: pa.RecordBatch, faults: Faults) -> pa.Array:
         column = _column(batch, self.fields.html)
-        if not (_is_text(column.type) or pa.types.is_null(column.type)):
-            faults.update(dict.fromkeys(range(len(batch)), ("page_not_string", str(column.type), b"")))
+        if not (is_text(column.type) or pa.types.is_null(column.type)):
+            faults.update(dict.fromkeys(range(len(batch)), ("page_not_string", str(column.type)[:HEAD], b"")))
             return pa.nulls(len(batch), PAYLOAD.type)
         pages = column.cast(PAYLOAD.type)
         faults.update(_too_large(pages, self.fields.max_bytes))
         return pages
 
-    def _text(self, batch: pa.RecordBatch, page: pa.Array, faults: dict[int, tuple[str, str, bytes]]) -> pa.Array:
+    def _text(self, batch: pa.RecordBatch, page: pa.Array, faults: Faults) -> pa.Array:
         """The texts, never null: empty where there is a page, or a fault, which is noted."""
         name = self.fields.text
         column = _column(batch, name)
-        if _is_text(column.type):
-            texts = self._decoded(column.cast(pa.large_binary()), faults)
+        if is_text(column.type):
+            raw = column.cast(pa.large_binary())
+            faults.update(_too_large(raw, self.fields.max_bytes))
+            texts = self._decoded(raw, "", faults)
         else:
             texts = pa.nulls(len(batch), pa.large_string())
         known = name in batch.schema.names
         reason, detail = ("missing_text", f"{name} is null" if known else f"no field {name!r}")
-        if not (_is_text(column.type) or pa.types.is_null(column.type)):
-            reason, detail = "text_not_string", f"{name} is {column.type}"
+        if not (is_text(column.type) or pa.types.is_null(column.type)):
+            reason, detail = "text_not_string", f"{name} is {column.type}"[:HEAD]
         for k in np.flatnonzero(pc.and_(texts.is_null(), page.is_null()).to_numpy(zero_copy_only=False)).tolist():
             faults.setdefault(k, (reason, detail, b""))
         if texts.null_count or page.null_count < len(page):
             texts = pc.if_else(page.is_valid(), "", texts).cast(pa.large_string()).fill_null("")
         return texts
 
-    def _decoded(self, raw: pa.Array, faults: dict[int, tuple[str, str, bytes]]) -> pa.Array:
+    def _decoded(self, raw: pa.Array, what: str, faults: Faults) -> pa.Array:
         """Bytes → text, null where a fault is noted."""
-        faults.update(_too_large(raw, self.fields.max_bytes))
         try:
             return raw.cast(pa.large_string())
         except pa.ArrowInvalid:  # some row is not UTF-8: look at each
-            texts = [self._one(k, value, faults) for k, value in enumerate(raw.to_pylist())]
+            texts = [self._one(k, value, what, faults) for k, value in enumerate(raw.to_pylist())]
             return pa.array(texts, pa.large_string())
 
-    def _one(self, k: int, value: bytes | None, faults: dict[int, tuple[str, str, bytes]]) -> str | None:
+    def _one(self, k: int, value: bytes | None, what: str, faults: Faults) -> str | None:
         try:
             return None if value is None else decoded(value, self.fields.replace)
         except UnfitError as error:
-            faults[k] = (error.reason, error.detail, error.head)
+            faults.setdefault(k, (error.reason, what + error.detail, error.head))
             return None
 
-    def _id(self, batch: pa.RecordBatch, derived: pa.Array) -> pa.Array:
-        column = _column(batch, self.fields.id)
-        if not (_is_text(column.type) or pa.types.is_integer(column.type)):
-            return derived
-        own = _strings(column, pa.string())
-        return pc.if_else(pc.equal(own, "").fill_null(True), derived, own)
+    def _strings(self, batch: pa.RecordBatch, name: str | None, faults: Faults) -> pa.Array:
+        """Text, integers and UUIDs of a column as strings; anything else becomes null."""
+        column = _column(batch, name)
+        kind = column.type
+        if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+            return column.cast(pa.string())
+        if isinstance(kind, pa.UuidType):
+            return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+        if not is_text(kind):
+            return pa.nulls(len(column), pa.string())
+        return self._decoded(column.cast(pa.large_binary()), f"{name}: ", faults).cast(pa.string())
 
-    def _meta(self, batch: pa.RecordBatch) -> pa.Array:
-        f = self.fields
-        names = [n for n in batch.schema.names if (n not in f.used if f.meta is None else n in f.meta)]
-        parts: list[pa.Array | str] = []
-        for name in names:
-            parts += [f"{',' if parts else '{'}{to_json(name)}:", _json(batch[name])]
+    def _id(self, batch: pa.RecordBatch, derived: pa.Array, faults: Faults) -> pa.Array:
+        own = self._strings(batch, self.fields.id, faults)
+        return derived if own.null_count == len(own) else pc.if_else(pc.equal(own, "").fill_null(True), derived, own)
+
+    def _meta(self, batch: pa.RecordBatch, faults: Faults) -> pa.Array:
+        """JSON of the fields that have no column of their own; null where there is none, or a fault, which is noted."""
+        f, known = self.fields, batch.schema.names
+        used = {name for name in f.used if known.count(name) == 1}
+        places = [k for k, name in enumerate(known) if (name not in used if f.meta is None else name in f.meta)]
+        names, columns = [known[k] for k in places], [batch.column(k) for k in places]
+        fits = self._fits(names, columns, len(batch), faults)
+        fit = np.flatnonzero(fits)
+        if len(fit) < len(batch):
+            columns = [column.take(pa.array(fit)) for column in columns] if len(fit) else []
+        found = [self._json(name, column, fit, faults) for name, column in zip(names, columns, strict=bool(len(fit)))]
         if f.licence is not None and "licence" not in names:
-            parts += [f"{',' if parts else '{'}{to_json('licence')}:{to_json(f.licence)}"]
-        if not parts or not len(batch):
+            names, found = [*names, "licence"], [*found, repeated(to_json(f.licence), len(fit))]
+        if not names or not len(fit):
             return pa.nulls(len(batch), pa.string())
-        joined = pc.binary_join_element_wise(*[_wide(part) for part in parts], _wide("}"), _wide(""))
-        whole = joined if isinstance(joined, pa.Array) else pa.repeat(joined, len(batch))
-        return whole.cast(pa.string())
+        whole = objects(names, found).cast(pa.string())
+        if len(fit) == len(batch):
+            return whole
+        return whole.take(pa.array(np.cumsum(fits) - 1, mask=~fits))
+
+    def _fits(self, names: list[str], columns: list[pa.Array], rows: int, faults: Faults) -> NDArray[np.bool_]:
+        """Which rows have no more of these columns than a record may have; a fault is noted of the others."""
+        limit = self.fields.max_bytes
+        if rows != 1 and limit >= PIECE_BYTES:
+            return np.ones(rows, np.bool_)
+        size = row_sizes(names, columns, rows)
+        for k in np.flatnonzero(size > limit).tolist():
+            faults.setdefault(k, ("record_too_large", f"meta of about {size[k]:,} bytes, the limit is {limit:,}", b""))
+        return size <= limit
+
+    def _json(self, name: str, column: pa.Array, rows: NDArray[np.int64], faults: Faults) -> pa.Array:
+        """JSON texts of a column that has these rows of the batch; a fault is noted of each that has none."""
+
+        def note(k: int, error: Exception) -> None:
+            reason, detail = _reason(error)
+            faults.setdefault(int(rows[k]), (reason, f"{name}: {detail}"[:HEAD], b""))
+
+        return careful(column, self.fields.replace, note)
 
 
-def _wide(part: pa.Array | str) -> pa.Array | pa.Scalar:
-    return pa.scalar(part, pa.large_string()) if isinstance(part, str) else part
+def _reason(error: Exception) -> tuple[str, str]:
+    """Slug and sentence of what a row broke."""
+    if isinstance(error, UnfitError):
+        return error.reason, error.detail
+    return "unfit_value", f"{type(error).__name__}: {error}"[:500]
 
 
 def _column(batch: pa.RecordBatch, name: str | None) -> pa.Array:
-    """A column by name; nulls where there is none."""
-    if name is None or name not in batch.schema.names:
-        return pa.nulls(len(batch))
-    column = batch[name]
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """A column by name, as what it stands for; nulls where there is none, or more than one."""
+    place = -1 if name is None else batch.schema.get_field_index(name)
+    return pa.nulls(len(batch)) if place < 0 else opened(batch.column(place))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    t = pa.types
-    return bool(
-        t.is_string(kind)
-        or t.is_large_string(kind)
-        or t.is_string_view(kind)
-        or t.is_binary(kind)
-        or t.is_large_binary(kind)
-        or t.is_binary_view(kind)
-    )
-
-
-def _strings(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Text and integers as strings, malformed UTF-8 replaced; anything else becomes null."""
-    if pa.types.is_integer(column.type):
-        return column.cast(kind)
-    if not _is_text(column.type):
-        return pa.nulls(len(column), kind)
-    raw = column.cast(pa.large_binary())
-    try:
-        return raw.cast(pa.large_string()).cast(kind)
-    except pa.ArrowInvalid:
-        return pa.array([None if v is None else v.decode(errors="replace") for v in raw.to_pylist()], kind)
-
-
-def _json(column: pa.Array) -> pa.Array:
-    """A column's values as JSON texts, "null" for null."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    wide = pa.large_string()
-    if pa.types.is_integer(kind):
-        return column.cast(kind).cast(wide).fill_null("null")
-    if pa.types.is_boolean(kind):
-        return pc.if_else(column, "true", "false").cast(wide).fill_null("null")
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        strings = _strings(column.cast(kind), wide)
-        if not pc.any(pc.match_substring_regex(strings, NOT_PLAIN)).as_py():
-            quote = _wide('"')
-            return pc.binary_join_element_wise(quote, strings, quote, _wide("")).fill_null("null")
-        column = strings
-    return pa.array([to_json(value) for value in column.to_pylist()], wide)
-
-
-def _too_large(values: pa.Array, limit: int) -> dict[int, tuple[str, str, bytes]]:
+def _too_large(values: pa.Array, limit: int) -> Faults:
     sizes = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
     return {
         k: ("record_too_large", f"{sizes[k]:,} bytes, the limit is {limit:,}", values[k].as_py()[:HEAD])

@@ -6,6 +6,9 @@ one trade-off: a Python dict for each record, so that each may fail by itself; w
 
 from __future__ import annotations
 
+import json
+import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +21,16 @@ from pipeline.stage import Emit, Task
 from stages.readers.records import HEAD, Bad, Item, Passed, Record
 
 BATCH_BYTES = 8 << 20
-"""Text and payload in one batch, roughly: the record that passes it is the batch's last."""
+"""All columns of one batch together, roughly: the record that passes it is the batch's last."""
 
 BATCH_ROWS = 65_536
 """Rows of one batch at most."""
+
+DEPTH = 254
+"""Levels of lists and dicts in a record's `meta`: as many as orjson writes."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_PAIR = "half a surrogate pair, which no UTF-8 can hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +90,12 @@ class UnfitError(ValueError):
 class _Batch:
     """The columns of the batch in the making."""
 
-    ids: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    ids: list[str | bytes] = field(default_factory=list)
+    texts: list[str | bytes] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    urls: list[str | None] = field(default_factory=list)
-    metas: list[str | None] = field(default_factory=list)
-    payloads: list[bytes | None] = field(default_factory=list)
+    urls: list[str | bytes | None] = field(default_factory=list)
+    metas: list[bytes | None] = field(default_factory=list)
+    payloads: list[str | bytes | None] = field(default_factory=list)
     bad: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     passed: dict[str, int] = field(default_factory=dict)
     size: int = 0
@@ -127,39 +136,54 @@ class Rows:
         return None
 
     def _document(self, record: Record) -> None:
+        """Adds a record's document to the batch; raises `UnfitError` before anything of it is added."""
         f, values, batch = self.fields, record.values, self._batch
         page = self._page(values.get(f.html)) if f.html else None
         text = "" if page is not None else self._text(values)
         meta = self._meta(values)
-        url = values.get(f.url) if f.url else None
-        batch.ids.append((f.id and self.names.own(values.get(f.id))) or f"{self._prefix}{record.position}")
+        address = values.get(f.url) if f.url else None
+        url = self._encoded(address) if isinstance(address, str) else None
+        own = self.names.own(values.get(f.id)) if f.id else None
+        batch.ids.append(self._encoded(own) if own else f"{self._prefix}{record.position}")
         batch.texts.append(text)
         batch.sources.append(f"{self.names.name}:{record.position}")
-        batch.urls.append(url if isinstance(url, str) else None)
+        batch.urls.append(url)
         batch.metas.append(meta)
         batch.payloads.append(page)
-        batch.size += len(text) + (len(page) if page is not None else 0)
+        batch.size += len(text) + sum(len(part) for part in (page, meta, url) if part is not None)
 
-    def _page(self, value: object) -> bytes | None:
+    def _page(self, value: object) -> str | bytes | None:
         """A page's bytes, None where the record has none."""
         if value is None or isinstance(value, bytes):
             return value
         if not isinstance(value, str):
             raise UnfitError("page_not_string", f"{self.fields.html} is {type(value).__name__}")
-        return value.encode()
+        return self._encoded(value)
 
-    def _text(self, values: dict[str, Any]) -> str:
+    def _text(self, values: dict[str, Any]) -> str | bytes:
         name = self.fields.text
         text = values.get(name)
         if isinstance(text, str):
-            return text
+            return self._encoded(text)
         if isinstance(text, bytes):
-            return decoded(text, self.fields.replace)
+            return self._encoded(decoded(text, self.fields.replace))
         if text is None:
             raise UnfitError("missing_text", f"{name} is null" if name in values else f"no field {name!r}")
         raise UnfitError("text_not_string", f"{name} is {type(text).__name__}")
 
-    def _meta(self, values: dict[str, Any]) -> str | None:
+    def _encoded(self, text: str) -> str | bytes:
+        """UTF-8, or the text itself where it is ASCII; of a length in bytes. Half a surrogate pair is U+FFFD where
+        malformed text may be replaced, else the record is bad."""
+        if text.isascii():
+            return text
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            if not self.fields.replace:
+                raise UnfitError("lone_surrogate", HALF_PAIR) from error
+            return SURROGATE.sub("\ufffd", text).encode()
+
+    def _meta(self, values: dict[str, Any]) -> bytes | None:
         wanted = self.fields.meta
         if wanted is None:
             meta = {key: value for key, value in values.items() if key not in self._used}
@@ -167,7 +191,7 @@ class Rows:
             meta = {key: values[key] for key in wanted if key in values}
         if self.fields.licence is not None:
             meta.setdefault("licence", self.fields.licence)
-        return to_json(meta) if meta else None
+        return to_json(meta, self.fields.replace).encode() if meta else None
 
     def _emit(self) -> Emit:
         batch, self._batch = self._batch, _Batch()
@@ -187,11 +211,45 @@ class Rows:
         return Emit(rows=rows, quarantine=bad, counters={"records": n + len(batch.bad), **batch.passed})
 
 
-def to_json(value: object) -> str:
-    """JSON text; what JSON does not know (dates, decimals, bytes) as `str` gives it."""
+def to_json(value: object, replace: bool = False) -> str:
+    """JSON text of what JSON knows: dicts of strings, lists, strings, numbers (not NaN), truth values, None.
+
+    Raises `UnfitError` for half a surrogate pair (U+FFFD, if `replace`), for over `DEPTH` levels, and for values of any
+    other type.
+    """
     import orjson
 
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:  # an integer beyond 64 bits is one of its reasons
+        return _exact_json(value, replace, error)
+
+
+def _exact_json(value: object, replace: bool, fault: Exception) -> str:
+    """What `to_json` gives where orjson cannot: slower, with integers of any size."""
+    if too_deep(value):
+        raise UnfitError("nested_too_deep", f"over {DEPTH} levels") from fault
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise UnfitError("no_json_form", str(error)[:500]) from error
+    if not replace and SURROGATE.search(text):
+        raise UnfitError("lone_surrogate", HALF_PAIR) from fault
+    return SURROGATE.sub("\ufffd", text)
+
+
+def too_deep(value: object) -> bool:
+    """Whether lists and dicts are nested in each other over `DEPTH` levels."""
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [part for item in level for part in _parts(item)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def decoded(data: bytes, replace: bool) -> str:
@@ -205,8 +263,9 @@ def decoded(data: bytes, replace: bool) -> str:
 
 
 def _head(values: dict[str, Any]) -> bytes:
-    shown = {
-        key: value[:HEAD].decode(errors="replace") if isinstance(value, bytes) else value
-        for key, value in values.items()
-    }
-    return to_json(shown).encode()[:HEAD]
+    """The beginning of a record's values, of whatever they are, for people."""
+    shown = {key: value[:HEAD] if isinstance(value, str | bytes) else value for key, value in values.items()}
+    try:
+        return to_json(shown).encode()[:HEAD]
+    except UnfitError:
+        return reprlib.repr(shown).encode(errors="backslashreplace")[:HEAD]

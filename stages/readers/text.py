@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,10 +27,9 @@ from stages.readers.records import (
     records,
     whole,
 )
-from stages.readers.rows import Fields, UnfitError, decoded
+from stages.readers.rows import DEPTH, HALF_PAIR, SURROGATE, Fields, UnfitError, decoded, too_deep
 
 BOM = b"\xef\xbb\xbf"
-SURROGATE = re.compile("[\ud800-\udfff]")
 PUNCTUATION = (b"", b"[", b"]", b",")
 """What `JsonValues` cuts out beside the values of an array."""
 
@@ -49,33 +48,67 @@ def read_json(chunks: Iterable[bytes], fields: Fields, start: int, scan: Scanner
 
 def _object(position: int, data: bytes, replace: bool) -> Record | Bad:
     try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        try:
-            value = _mended(data, str(error), replace)
-        except UnfitError as unfit:
-            return Bad(position, unfit.reason, unfit.detail, data[:HEAD])
+        value = _value(data, replace)
+    except UnfitError as unfit:
+        return Bad(position, unfit.reason, unfit.detail, data[:HEAD])
     if not isinstance(value, dict):
         return Bad(position, "not_an_object", f"the record is {type(value).__name__}", data[:HEAD])
     return Record(position, value)
 
 
+def _value(data: bytes, replace: bool) -> Any:
+    """The value of JSON, its integers exact. Raises `UnfitError`."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        return _mended(data, str(error), replace)
+    return _mended(data, "", replace) if _may_be_rounded(value) else value
+
+
+def _may_be_rounded(value: Any) -> bool:
+    """Whether a float is so large that it may stand for an integer beyond 64 bits, which orjson rounds."""
+    unseen = [value] if isinstance(value, dict | list) else []
+    for item in unseen:  # which grows meanwhile
+        for part in item.values() if type(item) is dict else item:
+            kind = type(part)
+            if kind is float and abs(part) >= 2**63:
+                return True
+            if kind is dict or kind is list:
+                unseen.append(part)
+    return False
+
+
 def _mended(data: bytes, fault: str, replace: bool) -> Any:
-    """The value of JSON that orjson refuses for its encoding: malformed UTF-8, or half a surrogate pair escaped."""
+    """The value of JSON that orjson refuses for its encoding (malformed UTF-8, or half a surrogate pair escaped) or
+    rounds: slower, with integers of any size."""
     text = decoded(data, replace)
     try:
-        whole_text = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False)
-        if not SURROGATE.search(whole_text):
-            return orjson.loads(text.encode())
-    except (ValueError, RecursionError) as error:
-        raise UnfitError("invalid_json", fault) from error
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if too_deep(value):
+            raise RecursionError
+        whole_text = json.dumps(value, ensure_ascii=False)
+    except RecursionError as error:
+        reason, detail = ("invalid_json", fault) if fault else ("nested_too_deep", f"over {DEPTH} levels")
+        raise UnfitError(reason, detail) from error
+    except UnfitError:
+        raise
+    except ValueError as error:
+        raise UnfitError("invalid_json", fault or str(error)) from error
+    if not SURROGATE.search(whole_text):
+        return value
     if not replace:
-        raise UnfitError("lone_surrogate", "half a surrogate pair, which no UTF-8 can hold")
-    return orjson.loads(SURROGATE.sub("\ufffd", whole_text))
+        raise UnfitError("lone_surrogate", HALF_PAIR)
+    return json.loads(SURROGATE.sub("\ufffd", whole_text))
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise UnfitError("number_too_large", f"{digits[:40]} is beyond a 64-bit float")
+    return number
 
 
 def read_text(chunks: Iterable[bytes], fields: Fields, start: int, documents: str) -> Iterator[Item]:

@@ -7,6 +7,7 @@ without torch; the work is in `stages.train.run`.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -30,10 +31,26 @@ AFTERWARDS = frozenset(
 """Settings that leave the weights alone, but for rounding; the last two only through the steps, kept beside."""
 
 
+LIBRARIES = ("torch", "safetensors")
+INSTALL = "pip install 'gristmill[train]'"
+
+
+def load_libraries() -> None:
+    """Loads what every use of a model needs. Raises ValueError, with the command that installs it, where one is missing
+    or does not load."""
+    for name in LIBRARIES:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            raise ValueError(f"{name} is not installed: {INSTALL}") from None
+        except (ImportError, OSError) as error:
+            raise ValueError(f"{name} is installed but does not load ({error}): {INSTALL}") from error
+
+
 class Train(Stage):
     """Train a decoder-only Transformer on the packed rows; `depth` alone sets its shape."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     gives: ClassVar[Literal["documents", "rows", "artifact"]] = "artifact"
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "rows"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
@@ -82,8 +99,8 @@ class Train(Stage):
 
     def check(self, folders: Sequence[Path]) -> list[Problem]:
         """Whether torch is installed, and whether the shape and the batch are possible."""
-        absent = [name for name in ("torch", "safetensors") if find_spec(name) is None]
-        problems = [Problem(("use",), f"{n} is not installed: pip install 'gristmill[train]'") for n in absent]
+        absent = [name for name in LIBRARIES if find_spec(name) is None]
+        problems = [Problem(("use",), f"{name} is not installed: {INSTALL}") for name in absent]
         width, heads, kv_heads, _ = self.shape()
         if width % (2 * heads) or heads % kv_heads:
             problems.append(

@@ -22,7 +22,7 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
 class OtherDataError(ValueError):
-    """A checkpoint that was made with other shards or settings."""
+    """A checkpoint that was made with other shards or settings, or by another version of the trainer."""
 
 
 def save(folder: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int) -> None:
@@ -76,6 +76,7 @@ def newest(folder: Path, same: Mapping[str, Any]) -> tuple[dict[str, torch.Tenso
     other = [name for name, value in same.items() if state.get(name) != value]
     if other:
         raise OtherDataError(
-            f"{found[-1]} was made with other shards or settings ({', '.join(other)}): remove {folder} to start anew"
+            f"{found[-1]} was made with other shards, settings or version ({', '.join(other)}): remove {folder} to "
+            "start anew"
         )
     return load_file(found[-1] / TENSORS), state

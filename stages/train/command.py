@@ -1,4 +1,4 @@
-"""The trainer's command on a finished run: train again with other settings, or foretell what that would cost.
+"""The trainer's command on a finished run: train again with other settings, or estimate what that would cost.
 
 Reads a run's packed rows and tokenizer; `gristmill train` and `gristmill ablate` call it. Under `torchrun` every
 process calls `train`.
@@ -50,14 +50,31 @@ def packed(run: Path, tokenizer: Path | None = None) -> tuple[Path, Path]:
     return pack, own[0]
 
 
+def trained(run: Path) -> Path | None:
+    """The folder of the run's own `train` stage, its last one; None where none is finished."""
+    use = f"{Train.__module__}:{Train.__name__}"
+    folders = [folder for folder, manifest in _finished(run).items() if manifest.use == use]
+    return folders[-1] if folders else None
+
+
 def settings(run: Path, changes: Sequence[str]) -> Train:
-    """The settings of the run's own `train` stage, or the defaults, with `name=value` changes; ValueError tells."""
-    trained = [manifest.settings for manifest in _finished(run).values() if manifest.use == "train"]
-    return settings_of(trained[-1] if trained else {}, changes)
+    """The settings of the run's own `train` stage, or the defaults, with `name=value` changes.
+
+    Raises ValueError for settings that are not possible.
+    """
+    manifest = read_manifest(folder) if (folder := trained(run)) else None
+    return settings_of(manifest.settings if manifest else {}, changes)
+
+
+def origin(run: Path, changes: Sequence[str]) -> str:
+    """Where `settings` come from, in words."""
+    folder = trained(run)
+    start = f"those of {folder.name}" if folder else "the defaults, since no `train` stage of the run is finished"
+    return ", ".join([start, *changes])
 
 
 def settings_of(base: Mapping[str, Any], changes: Sequence[str]) -> Train:
-    """Settings with `name=value` changes; ValueError tells what cannot be."""
+    """Settings with `name=value` changes; raises ValueError for those that are not possible."""
     stage = Train.model_validate({**base, **dict(_change(change) for change in changes)})
     if problems := stage.check([]):
         raise ValueError("; ".join(problem.message for problem in problems))
@@ -76,6 +93,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 def train(run: Path, out: Path, changes: Sequence[str], seed: int, tokenizer: Path | None) -> Mapping[str, Any]:
     """Trains on the run's rows into `out`, or goes on there; the summary."""
+    _tell_line(f"settings: {origin(run, changes)}")
     train_into(settings(run, changes), *packed(run, tokenizer), out, seed)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return summary
@@ -92,8 +110,13 @@ def train_into(stage: Train, pack: Path, tokenizer: Path, out: Path, seed: int) 
 
 
 def _tell(news: Mapping[str, Any]) -> None:
+    _tell_line(", ".join(f"{name} {value:,.6g}" for name, value in news.items()))
+
+
+def _tell_line(line: str) -> None:
+    """To stderr, from one process of all."""
     if os.environ.get("RANK", "0") == "0":
-        os.write(2, f"{', '.join(f'{name} {value:,.6g}' for name, value in news.items())}\n".encode())
+        os.write(2, f"{line}\n".encode())
 
 
 def plan(
@@ -109,4 +132,4 @@ def plan(
     steps = loop.steps_of(stage, rows)
     cost = estimate.estimate(shape, stage.batch, rows.length, steps, loop.dtype_of(stage, device), device)
     advice = estimate.advice(shape, budget or cost.flops, rows.total * rows.length)
-    return asdict(cost), [*cost.lines(), *advice]
+    return asdict(cost), [f"settings    {origin(run, changes)}", *cost.lines(), *advice]

@@ -1,9 +1,10 @@
 """Packed rows → flat batches, in a seeded order whose whole state is one integer.
 
 Reads packed Parquet shards. The order of an epoch is a seeded permutation of the row groups, then of the rows within
-each: memory is two row groups, never the data, and the price is that rows of one group stay near each other (`pack`
-has shuffled them already). Batch n does not depend on what was read before it, so a resume needs only n; nor do its
-rows depend on how many processes or parts share it.
+each window of `WINDOW` groups. `pack` leaves the pieces of a long document in one shard: with up to `WINDOW` groups the
+order is that of an ideal shuffle, with more the pieces are nearer than that. Memory is two windows at most, 256 MB,
+never the data. Batch n does not depend on what was read before it, so a resume needs only n; nor do its rows depend on
+how many processes or parts share it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.seeds import generator
 from stages.packed_rows import PackedRows, Row
 
 IGNORED = -100
 """The label of a token that foretells nothing: a segment's last one, and padding."""
+WINDOW = 16
+"""Row groups whose rows are shuffled together; a group is about 8 MB."""
 AHEAD = 2
 """Batches made before they are asked for."""
 T = TypeVar("T")
@@ -55,7 +59,8 @@ class Rows(PackedRows):
         """As PackedRows."""
         super().__init__(shards)
         self.seed = seed
-        self._groups = lru_cache(2)(self._shuffled_groups)  # a batch may span two epochs, or two groups
+        self.group = lru_cache(2 * WINDOW)(self._read)  # a batch may span two epochs, or two windows
+        self._groups = lru_cache(2)(self._shuffled_groups)
         self._inside = lru_cache(2)(self._shuffled_rows)
 
     def batch(self, number: int, size: int, part: int = 0, parts: int = 1) -> Batch:
@@ -85,19 +90,23 @@ class Rows(PackedRows):
 
     def _at(self, position: int) -> Row:
         epoch, place = divmod(position, self.total)
-        order, ends = self._groups(epoch)
-        which = int(np.searchsorted(ends, place, side="right"))
-        group = int(order[which])
-        inside = self._inside(epoch, group)[place - int(ends[which] - self.sizes[group])]
-        return self.group(group).row(int(inside))
+        order, edges = self._groups(epoch)
+        window = (int(np.searchsorted(edges, place, side="right")) - 1) // WINDOW
+        first = int(edges[window * WINDOW])
+        row = first + int(self._inside(epoch, window)[place - first])
+        which = int(np.searchsorted(edges, row, side="right")) - 1
+        return self.group(int(order[which])).row(row - int(edges[which]))
 
     def _shuffled_groups(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The epoch's order of row groups, and the place after each one's last row."""
-        order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(len(self.groups))
-        return order, np.cumsum(self.sizes[order])
+        """The epoch's order of row groups, and the rows before each and in all: [groups], [groups + 1]."""
+        order = generator("train.groups", self.seed, epoch).permutation(len(self.groups))
+        return order, np.concatenate([[0], np.cumsum(self.sizes[order])])
 
-    def _shuffled_rows(self, epoch: int, group: int) -> NDArray[np.int64]:
-        return np.random.Generator(np.random.PCG64([self.seed, epoch, group])).permutation(self.sizes[group])
+    def _shuffled_rows(self, epoch: int, window: int) -> NDArray[np.int64]:
+        """The order of the rows of a window, counted from its first."""
+        _, edges = self._groups(epoch)
+        last = min((window + 1) * WINDOW, len(self.groups))
+        return generator("train.rows", self.seed, epoch, window).permutation(edges[last] - edges[window * WINDOW])
 
 
 def collate(rows: Sequence[Row]) -> Batch:

@@ -13,28 +13,53 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from stages.special_tokens import BESIDE, ROLES, beginning_with
 from stages.train.model import EPSILON, Model, Shape
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+CHANGING = {"add_bos_token", "add_eos_token", "auto_map", "tokenizer_file"}
+"""Keys of a tokenizer_config.json by which transformers would make another post-processor, or run a stranger's code."""
 
 
 def export(shape: Shape, weights: Mapping[str, Tensor], folder: Path, tokenizer: Path, meta: Mapping[str, Any]) -> None:
     """Writes a model as Qwen3ForCausalLM, or as LlamaForCausalLM without QK-norm.
 
     weights: a model's state. tokenizer: its tokenizer.json. meta: what `pack` said of the shards: length, special ids.
+    The tokenizer begins texts as `pack` began documents, and ends them with nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ids = {f"{name}_token_id": meta[f"{name}_id"] for name in ("bos", "eos", "pad")}
+    ids = {f"{name}_token_id": meta[f"{name}_id"] for name in ROLES}
     config = {**_config(shape), "max_position_embeddings": meta["sequence_length"], **ids}
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {**ids, "do_sample": True, "temperature": 0.8, "top_k": 50})
     save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
-    for name in TOKENIZER_FILES:
-        source = tokenizer if name == "tokenizer.json" else tokenizer.with_name(name)
-        if source.exists():
-            (folder / name).write_bytes(source.read_bytes())
+    _export_tokenizer(tokenizer, folder, meta)
+
+
+def _export_tokenizer(tokenizer: Path, folder: Path, meta: Mapping[str, Any]) -> None:
+    """Copies a tokenizer's files; its post-processor and its config say what begins a text, as the shards have it."""
+    loaded, ids = Tokenizer.from_file(str(tokenizer)), {name: meta[f"{name}_id"] for name in ROLES}
+    roles = {name: None if number is None else loaded.id_to_token(number) for name, number in ids.items()}
+    whole = json.loads(tokenizer.read_bytes())
+    begun = beginning_with(whole, roles["bos"], meta["bos_id"])
+    if begun == whole:
+        (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    else:
+        write_json(folder / "tokenizer.json", begun)
+    for name in BESIDE:
+        source = tokenizer.with_name(name)
+        told = json.loads(source.read_bytes()) if source.is_file() else {}
+        if told or name == "tokenizer_config.json":
+            write_json(folder / name, _config_of(told, roles, whole=name == "tokenizer_config.json"))
+
+
+def _config_of(told: Mapping[str, Any], roles: Mapping[str, str | None], *, whole: bool) -> dict[str, Any]:
+    """A tokenizer's config with these roles; flags and classes that would change the post-processor go."""
+    kept = {key: value for key, value in told.items() if key not in CHANGING}
+    named = {f"{name}_token": token for name, token in roles.items()}
+    return kept | named | ({"tokenizer_class": "PreTrainedTokenizerFast"} if whole else {})
 
 
 def _config(shape: Shape) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Loop:
             raise ValueError(f"{stage.batch} rows do not go evenly to {self.world.size} processes × {stage.accumulate}")
         self.steps = steps_of(stage, rows)
         self.same = {"shards": rows.fingerprint(), "settings": stage.deciding(), "seed": task.seed, "steps": self.steps}
+        self.same |= {"version": stage.version}
         self.folder = task.folder / "checkpoints"
         self.forward = self.world.spread(model, stage.spread)
         self.optimizer = Optimizer(model, stage.optimizer, stage.lr, stage.weight_decay)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from pipeline import seeds
 from stages.train.attention import Attend
 from stages.train.loss import nats, summed_loss
 
@@ -148,7 +149,7 @@ class Model(nn.Module):
         self.lm_head: nn.Module
         if not shape.tied:
             self.lm_head = Linear(shape.width, shape.vocab)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seeds.number("train.weights", seed))
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 writes = name.endswith(("o_proj.weight", "down_proj.weight"))

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as fn
 
+from pipeline import seeds
 from stages.encoder import spelling
 from stages.train.model import Model
 
@@ -91,9 +92,9 @@ def continue_all(
 ) -> Iterator[list[int | None]]:
     """The next token of every prompt, `count` times or until all have ended; None for a text that has.
 
-    The prompts are read in one pass. Text k draws with the seed `seed + k`, whatever the others do.
+    The prompts are read in one pass. Text k draws from a stream of its own, whatever the others do.
     """
-    chances = [torch.Generator().manual_seed(seed + k) for k in range(len(prompts))]
+    chances = [torch.Generator().manual_seed(seeds.number("write.text", seed, k)) for k in range(len(prompts))]
     lengths, device = torch.tensor([len(one) for one in prompts]), model.device
     longest = int(lengths.max())
     cache = Cache(model, len(prompts), longest + count)
@@ -111,9 +112,12 @@ def continue_all(
         last = cache.read(torch.tensor(drawn, device=device)[:, None], (lengths + turn)[:, None].to(device))[:, 0]
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str, bos: int, limit: int) -> list[int]:
-    """The beginning token and the last tokens of a prompt, `limit` in all at most."""
-    return [bos, *tokenizer.encode(prompt, add_special_tokens=False).ids[1 - limit :]]
+def prompt_ids(tokenizer: Tokenizer, prompt: str, bos: int | None, limit: int) -> list[int]:
+    """The beginning token, if documents have one, and the last tokens of a prompt, `limit` in all at most."""
+    ids = [*([] if bos is None else [bos]), *tokenizer.encode(prompt, add_special_tokens=False).ids[1 - limit :]]
+    if not ids:
+        raise ValueError("an empty prompt cannot be continued: documents were packed without a beginning token")
+    return ids
 
 
 def text_of(tokens: Iterable[int], spelt: Sequence[bytes]) -> Iterator[str]:
