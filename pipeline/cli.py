@@ -30,11 +30,13 @@ from pipeline.console import (
     say,
 )
 from pipeline.engines import FEWER_COLLECTIONS
+from pipeline.standard_streams import open_streams
 
 app = typer.Typer(
     name="gristmill",
     help="Raw text dumps in, packed Parquet shards and a trained model out.\n\n"
-    "Example: gristmill run configs/quickstart.yaml",
+    "Example: gristmill run configs/quickstart.yaml\n\n"
+    "GRISTMILL_DEBUG=1 in the environment shows the whole traceback of what stops a run.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -259,6 +261,7 @@ for command in (generate, train, export, evaluate, ablate, bench_inference):
 
 def main() -> None:
     """The console script."""
+    open_streams()
     gc.set_threshold(*FEWER_COLLECTIONS)
     try:
         app()

@@ -29,6 +29,7 @@ from pipeline.console import (
     say,
     values,
 )
+from pipeline.standard_streams import reader_may_leave
 
 
 def generate(
@@ -68,11 +69,13 @@ def generate(
             weights=weights,
             draft=model_folder(draft) if draft else None,
         )
-        sys.stdout.write(printable(prompt))
-        for piece in pieces:
-            sys.stdout.write(printable(piece))
+        with reader_may_leave():
+            sys.stdout.write(printable(prompt))
+            for piece in pieces:
+                sys.stdout.write(printable(piece))
+                sys.stdout.flush()
+            sys.stdout.write("\n")
             sys.stdout.flush()
-        sys.stdout.write("\n")
 
 
 def train(

@@ -7,9 +7,9 @@ recipe that names `use: my_stages:NoShouting` is as trusted as the file it names
 from __future__ import annotations
 
 import difflib
-import importlib
 import io
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, MappingStartEvent, NodeEvent
+from ruamel.yaml.reader import ReaderError
 
+from pipeline.faults import one_line, told
+from pipeline.loading import load, stage_refs
 from pipeline.stage import Problem, Stage
 
 Loc = tuple[str | int, ...]
+MOST_BYTES, MOST_VALUES, MOST_DEEP, MOST_DIGITS = 1 << 20, 50_000, 50, 1000
+"""More of a recipe than this is no recipe: ten thousand names of files fit in easily."""
 
 
 class Settings(BaseModel):
@@ -118,12 +124,6 @@ def dotted(loc: Loc) -> str:
     return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in loc).lstrip(".")
 
 
-def stage_refs() -> Mapping[str, str]:
-    """The stages that come with Gristmill: name → module:Class."""
-    refs: Mapping[str, str] = importlib.import_module("stages").STAGES
-    return refs
-
-
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads and checks a recipe. Raises RecipeError with every problem found."""
     source = _parse(path)
@@ -175,18 +175,90 @@ def order_problems(uses: Sequence[Use]) -> list[Problem]:
 
 
 def _parse(path: Path) -> _Source:
+    """The YAML tree. Raises RecipeError for what is not YAML, or more of it than a recipe ever has."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = data.decode()
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such recipe; `gristmill init` writes one to start from"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError([f"{path}: cannot be read: {error}"]) from None
+    if len(data) > MOST_BYTES:
+        raise RecipeError([f"{path}: {len(data):,} bytes; a recipe has at most {MOST_BYTES:,}"])
     try:
+        _bounded(text)
         return _Source(path, text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise RecipeError([f"{path}{place}: not YAML: {error.problem}"]) from None
+        raise RecipeError([f"{path}{place}: not YAML: {one_line(str(error.problem))[:300]}"]) from None
+    except ReaderError as error:
+        before = text[: error.position].splitlines() or [""]
+        place = f":{len(before)}:{len(before[-1]) + 1}"
+        raise RecipeError([f"{path}{place}: not YAML: character U+{ord(text[error.position]):04X}"]) from None
+    except Exception as error:  # noqa: BLE001 - what is made of a value (a date, a number) may raise anything
+        raise RecipeError([f"{path}{_place(error)}: not YAML: {told(error)}"]) from None
+
+
+def _place(error: Exception) -> str:
+    """:line:column of the value that YAML was making when it raised, as far as its calls tell."""
+    nodes = [frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    marks = [mark for node in nodes if (mark := getattr(node, "start_mark", None)) is not None]
+    return f":{marks[-1].line + 1}:{marks[-1].column + 1}" if marks else ""
+
+
+def _bounded(text: str) -> None:
+    """Reads YAML as events, which costs no more than its length. Raises MarkedYAMLError where it is nested too deep,
+    has too many values once every alias is written out, an alias within what it stands for, a list or mapping for a
+    key, or a number of too many digits."""
+    sizes: dict[str, int] = {}
+    open_: list[_Open] = []
+    total = 0
+    for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
+        name, ends = getattr(event, "anchor", None) or "", isinstance(event, CollectionEndEvent)
+        if ends:
+            name = open_[-1].anchor
+            size = total - open_.pop().before
+        elif isinstance(event, NodeEvent):
+            size = sizes.get(name, 1) if isinstance(event, AliasEvent) else 1
+            total += size
+        else:
+            continue
+        problem = None if ends else _problem(event, name, size, total, open_)
+        if problem:
+            raise MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        if isinstance(event, CollectionStartEvent):
+            open_.append(_Open(name, total - 1, isinstance(event, MappingStartEvent)))
+        elif name:
+            sizes[name] = size
+
+
+@dataclass
+class _Open:
+    """A list or mapping under way: its anchor, the values before it, and how many of its own have begun."""
+
+    anchor: str
+    before: int
+    mapping: bool
+    begun: int = 0
+
+
+def _problem(event: Any, name: str, size: int, total: int, open_: Sequence[_Open]) -> str | None:
+    """What is too much of a value that begins, if anything."""
+    is_key = False
+    if open_:
+        is_key = open_[-1].mapping and open_[-1].begun % 2 == 0
+        open_[-1].begun += 1
+    value = getattr(event, "value", "")
+    if isinstance(event, AliasEvent) and name in (one.anchor for one in open_):
+        return f"*{name} stands within itself"
+    if is_key and (size > 1 or isinstance(event, CollectionStartEvent)):
+        return "a key is a word, not a list or mapping"
+    if len(open_) >= MOST_DEEP:
+        return f"nested over {MOST_DEEP} deep"
+    if len(value) > MOST_DIGITS and re.fullmatch(r"[-+.:\w]*", value, re.ASCII) and not event.style:
+        return f"a number or word of {len(value):,} characters"
+    return f"over {MOST_VALUES:,} values, aliases written out" if total > MOST_VALUES else None
 
 
 def _override(source: _Source, overrides: Sequence[str]) -> list[str]:
@@ -269,14 +341,10 @@ def find_stage(use: str, folders: Sequence[Path] = ()) -> tuple[str, type[Stage]
     if use not in refs and ":" not in use:
         raise LookupError(f"no stage is called `{use}`{nearest(use, refs)}; the stages are {', '.join(refs)}")
     ref = refs.get(use, use)
-    import sys
-
-    sys.path += [str(f) for f in folders if str(f) not in sys.path]
-    module, _, name = ref.partition(":")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise LookupError(f"`{use}` cannot be loaded: {error}") from error
+        kind = load(ref, folders)
+    except Exception as error:
+        raise LookupError(f"`{use}` cannot be loaded: {told(error)}") from error
     if not (isinstance(kind, type) and issubclass(kind, Stage)):
         raise LookupError(f"`{use}` is not a Stage")
     return ref, kind

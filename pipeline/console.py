@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.standard_streams import reader_may_leave
 from pipeline.terminal import as_json as to_json
 from pipeline.terminal import printable
 
@@ -39,19 +40,23 @@ CountOpt = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 
 def say(*words: object) -> None:
     """Words for people. Names and messages in them are hostile: nothing in them steers the terminal."""
-    typer.echo(printable(" ".join(map(str, words))), err=True)
+    with suppress(OSError), reader_may_leave(2):
+        typer.echo(printable(" ".join(map(str, words))), err=True)
 
 
 def answer(value: Any, *, as_json: bool, text: str | None = None) -> None:
     """Data: JSON where asked for, else text, escaped."""
-    typer.echo(to_json(value) if as_json else printable(text if text is not None else str(value)))
+    with reader_may_leave():
+        typer.echo(to_json(value) if as_json else printable(text if text is not None else str(value)))
 
 
 @contextmanager
 def guard(*, as_json: bool = False) -> Iterator[None]:
-    """Turns what can go wrong into one clear message and the right exit code."""
+    """Turns what can go wrong into one clear message and the right exit code; of a user's own code, its last calls."""
     from pipeline.config import RecipeError
     from pipeline.engines import TaskError
+    from pipeline.faults import last_frames, told
+    from pipeline.loading import raised_beside
     from pipeline.queries import QueryError
     from pipeline.stage_run import RunError
 
@@ -65,6 +70,15 @@ def guard(*, as_json: bool = False) -> Iterator[None]:
         answer({"errors": [str(error)]}, as_json=True) if as_json else say(f"stopped: {error}")
         if os.environ.get("GRISTMILL_DEBUG") and getattr(error, "trace", ""):
             say(error.trace)  # type: ignore[union-attr]
+        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        is_machine, is_users = isinstance(error, OSError | MemoryError), raised_beside(error)
+        if not (is_machine or is_users):
+            raise
+        words = f"{told(error)}\n{last_frames(error)}" if is_users else told(error)
+        answer({"errors": [words]}, as_json=True) if as_json else say(f"stopped: {words}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         say("interrupted: run the same command again to go on from here")

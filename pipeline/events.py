@@ -24,6 +24,13 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something about the machine that a person should know of; the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class KernelsStarted:
     """Kernels that no run has needed before are to be compiled: so many files of them, by so many processes."""
 
@@ -112,6 +119,7 @@ class RunDone:
 
 Event = (
     RunStarted
+    | Notice
     | KernelsStarted
     | KernelsCompiled
     | StageSkipped

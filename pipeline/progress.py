@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from pipeline.events import (
@@ -15,6 +16,7 @@ from pipeline.events import (
     KernelsCompiled,
     KernelsStarted,
     News,
+    Notice,
     RunDone,
     RunStarted,
     StageDone,
@@ -23,6 +25,7 @@ from pipeline.events import (
     StepStarted,
     TaskDone,
 )
+from pipeline.standard_streams import reader_may_leave
 from pipeline.terminal import printable
 
 if TYPE_CHECKING:
@@ -64,6 +67,8 @@ class Progress:
         match event:
             case RunStarted():
                 self._line(f"run {event.out}: {event.todo} of {event.stages} stages to do")
+            case Notice():
+                self._line(f"note: {event.text}")
             case KernelsStarted():
                 files, cores = _count(event.files, "file"), _count(event.processes, "core")
                 self._line(f"  compiling kernels, once on this machine: {files} on {cores}")
@@ -99,7 +104,7 @@ class Progress:
             self.compiling = True
             self._line("  compiling kernels, once on this machine: those that were not compiled ahead")
         if "retry" in event.values:
-            self._line(f"  {event.stage}: {event.task}: worker died ({event.values['cause']}), trying again")
+            self._line(f"  {event.stage}: {event.task}: {event.values['cause']}, trying again")
         self._refresh()
 
     def _task(self, event: TaskDone) -> None:
@@ -137,8 +142,9 @@ class Progress:
             _show(self.live, "")
             self.live.console.print(text, soft_wrap=True)
         else:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            with suppress(OSError), reader_may_leave(2):
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
 
 
 def _last_line() -> Live | None:
@@ -149,7 +155,14 @@ def _last_line() -> Live | None:
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, markup=False)
+    class OneThatStays(Console):
+        """Whose reader may leave."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    console = OneThatStays(stderr=True, highlight=False, markup=False)
     return Live(Text(""), console=console, transient=True, auto_refresh=False) if console.is_terminal else None
 
 

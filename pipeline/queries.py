@@ -17,7 +17,8 @@ from typing import Any
 import xxhash
 
 from pipeline import given_up
-from pipeline.config import find_stage, stage_refs
+from pipeline.config import find_stage
+from pipeline.loading import stage_refs
 from pipeline.plan import Plan
 from pipeline.quarantine import faults
 from pipeline.runner import stage_costs

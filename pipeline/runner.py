@@ -5,13 +5,12 @@ Writes the folder of a run: one per stage (`stage_run`), `events.jsonl` and `run
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ from pipeline.events import (
     Event,
     EventLog,
     Listener,
+    Notice,
     RunDone,
     RunStarted,
     StageSkipped,
 )
 from pipeline.identity import library_version
+from pipeline.locks import LockedError, alone
 from pipeline.plan import Plan, Planned
 from pipeline.shards import GONE, MANIFEST, RUN, Manifest, discard, read_manifest, sha256_file, write_json
 from pipeline.stage_run import WORK, RunError, StageRun
@@ -44,7 +45,7 @@ def execute(plan: Plan, engine: Engine, listener: Listener, *, replace: bool = F
     if plan.removes and not replace:
         raise RecipeError([_refusal(plan)])
     plan.out.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.out):
+    with _locked(plan.out) as note:
         _refuse_links(plan.out)
         write_json(plan.out / RUN, _summary(plan, []))
         log = EventLog(plan.out / "events.jsonl")
@@ -54,10 +55,13 @@ def execute(plan: Plan, engine: Engine, listener: Listener, *, replace: bool = F
             listener(event)
 
         try:
+            if note:
+                tell(Notice(note))
             tell(RunStarted(str(plan.out), sum(p.why is not None for p in plan.stages), len(plan.stages)))
             _forget(plan)
             todo = [planned for planned in plan.stages if planned.why is not None]
-            compile_ahead((module for planned in todo for module in planned.stage.kernels()), tell)
+            modules = (module for planned in todo for module in planned.stage.kernels())
+            compile_ahead(modules, tell, plan.recipe.folders)
             before: list[Planned] = []
             for planned in plan.stages:
                 if planned.why is None:
@@ -77,16 +81,15 @@ def execute(plan: Plan, engine: Engine, listener: Listener, *, replace: bool = F
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the run's folder: two runs in one folder would take each other's files for their own."""
-    with (out / ".lock").open("w") as file:
+def _locked(out: Path) -> Iterator[str]:
+    """Holds the run's folder: two runs in one folder would take each other's files for their own. Gives a note for
+    people, or ""."""
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{out}: another run is at work in this folder; wait for it, or give another --out"
-            ) from None
-        yield
+            note = held.enter_context(alone(out))
+        except LockedError as error:
+            raise RunError(str(error)) from None
+        yield note
 
 
 def _refusal(plan: Plan) -> str:

@@ -9,6 +9,7 @@ soon as it is copied.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import mmap
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ RUN_BYTES = 32 << 20
 MERGE_ROWS, MERGE_BYTES = 1 << 20, 32 << 20
 BATCH_BYTES = 8 << 20
 KEYS = 1 << 64
+MADVISE = ctypes.CDLL(None).madvise
 
 Span = tuple[int, int]
 """Rows of a run, from the first to before the second."""
@@ -77,12 +79,13 @@ class RunWriter:
 
 
 class _Run:
-    """A memory-mapped run. size: its bytes for a row."""
+    """A memory-mapped run, whose file is closed: there may be more runs than a process may open files. size: its bytes
+    for a row."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.rows = pa.ipc.open_file(pa.py_buffer(self.map)).get_batch(0)
+        with pa.memory_map(str(path)) as file:
+            self.map = file.read_buffer()  # it stays when the file is closed
+        self.rows = pa.ipc.open_file(self.map).get_batch(0)
         self.size = len(self.map) / len(self.rows)
 
     def bounds(self, name: str, span: Span, low: int, high: int) -> Span:
@@ -101,7 +104,9 @@ class _Run:
 
     def _give_back(self) -> None:
         """A page that was read counts as this process's, with 15 more around it: a hundred runs would be 300 MB."""
-        self.map.madvise(mmap.MADV_DONTNEED)
+        start = self.map.address // mmap.PAGESIZE * mmap.PAGESIZE
+        size = self.map.address + self.map.size - start
+        MADVISE(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
 def cut(partitions: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.faults import is_machine, place, told
 from pipeline.rows import DOCUMENT, DROP, HEAD_BYTES, drop_rows, quarantine_rows, with_column, with_field
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = "documents"
 SOURCES = "sources"
+ORDINARY = "This is a short and ordinary text.\n"
 UNICODE = "unicode"
 """Among a stage's libraries: the character database that comes with Python."""
 
@@ -325,43 +327,83 @@ def _reasons(rules: Sequence[Rule], broken: NDArray[np.bool_], where: NDArray[np
     return pa.ListArray.from_arrays(pa.array(ends), values, type=kind)
 
 
-def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
-    """Makes a step's `run` from a function on one batch.
+class StageFault(Exception):  # noqa: N818 - the word that tells it from the machine's and a document's
+    """A stage that fails whatever the document is; `__cause__` is what it raised."""
 
-    Where the function raises, the batch is tried again row by row, and each row that still raises is quarantined
-    with the exception as its reason: one document that breaks a library never ends a run.
+
+def each_batch(function: Callable[[pa.RecordBatch, Task], Emit]) -> StepRun:
+    """Makes a step's `run` from a function on one batch, by which a document that breaks a library ends no run.
+
+    Where the function raises, it is asked whose fault that is. A fault of the machine (`faults.is_machine`) is raised,
+    for the engine to try the task again. What the function raises for a batch without rows too, at the same line, is
+    the stage's fault, and raised as `StageFault`. Else the batch is tried row by row, and each row for which the
+    function raises is quarantined with the exception as its reason; if it does so for every row at the same line, and
+    for an ordinary document in the place of the first too, that is the stage's fault as well.
     """
 
     def run(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[Emit]:
         for batch in batches:
-            try:
-                emit = function(batch, task)
-            except (ImportError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 - a hostile document may raise anything; the row that did is found below
+            emit, error = _tried(function, batch, task)
+            if error is not None:
                 yield from _one_by_one(function, batch, task, error)
-            else:
+            elif emit is not None:
                 yield emit
 
     return run
 
 
+def _tried(
+    function: Callable[[pa.RecordBatch, Task], Emit], batch: pa.RecordBatch, task: Task
+) -> tuple[Emit | None, BaseException | None]:
+    """What the function makes of a batch, or what it raises, unless that is the machine's fault or a wish to end."""
+    try:
+        return function(batch, task), None
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library's Rust is no Exception
+        if is_machine(error):
+            raise
+        return None, error
+
+
 def _one_by_one(
-    function: Callable[[pa.RecordBatch, Task], Emit], batch: pa.RecordBatch, task: Task, error: Exception
+    function: Callable[[pa.RecordBatch, Task], Emit], batch: pa.RecordBatch, task: Task, error: BaseException
 ) -> Iterator[Emit]:
+    _, empty = _tried(function, batch.slice(0, 0), task)
+    if empty is not None and place(empty) == place(error):
+        raise StageFault(f"{told(error)}; it fails without any document, so this is the stage's fault") from error
+    bad: list[tuple[str, str, str, str, bytes]] = []
+    places = set()
     for k in range(len(batch)):
         row = batch.slice(k, 1)
-        try:
-            emit = function(row, task) if len(batch) > 1 else None
-        except Exception as own:  # noqa: BLE001 - told in the quarantine
-            error, emit = own, None
+        emit, own = _tried(function, row, task) if len(batch) > 1 else (None, error)
         if emit is not None:
             yield emit
-            continue
-        text = row["text"][0].as_py() or ""
-        detail = f"{type(error).__name__}: {error}"[:500]
-        bad = (row["id"][0].as_py(), row["source"][0].as_py(), "stage_error", detail, text.encode()[:HEAD_BYTES])
-        yield Emit(quarantine=quarantine_rows([bad], task))
+        if own is not None:
+            places.add(place(own))
+            text = (row["text"][0].as_py() or "").encode()
+            about = (row["id"][0].as_py(), row["source"][0].as_py())
+            bad.append((*about, "stage_error", told(own, full=False), text[:HEAD_BYTES]))
+    if len(bad) == len(batch) and len(places) == 1:
+        _, usual = _tried(function, _ordinary(batch), task)
+        if usual is not None and place(usual) in places:
+            said = f"{told(usual)}; it fails for every document alike, so this is the stage's fault"
+            raise StageFault(said) from usual
+    if bad:
+        yield Emit(quarantine=quarantine_rows(bad, task))
+
+
+def _ordinary(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A document in which nothing is odd: the batch's first row, with a plain text, and no other text or list."""
+    row = batch.slice(0, 1)
+    for name in row.schema.names:
+        field = row.schema.field(name)
+        kind = field.type
+        if name == "text":
+            row = with_column(row, field, pa.array([ORDINARY], kind))
+        elif field.nullable and not (pa.types.is_struct(kind) or pa.types.is_primitive(kind)):
+            row = with_column(row, field, pa.nulls(1, kind))
+    return row
 
 
 def resolve(path: str, folders: Sequence[Path]) -> Path:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from pipeline.engines import Engine
 from pipeline.engines.streams import Link, LinkResult
-from pipeline.engines.work import Phase, TaskResult, TaskSpec
+from pipeline.engines.work import RUNS, Phase, TaskResult, TaskSpec
 from pipeline.events import Listener, News, StageDone, StageStarted, StepStarted, TaskDone
 from pipeline.given_up import given_up, told
 from pipeline.plan import Plan, Planned
@@ -253,7 +253,8 @@ class StageRun:
 
     def _exchange(self, step: Exchange, out: Path) -> list[TaskResult]:
         scattered = self._tasks(step, "scatter", self.work / f"{step.name}-runs")
-        runs = [run for result in scattered for run in result.runs]
+        runs = self.work / f"{step.name}-runs" / RUNS  # one file for all tasks: each reads every run
+        write_json(runs, [run for result in scattered for run in result.runs])
         if step.by == "shard":
             count = len(self.outputs[DOCUMENTS])
             ranges = [(k, k + 1) for k in range(count)]
@@ -261,7 +262,7 @@ class StageRun:
             size = sum(result.scattered for result in scattered)
             ranges = cut(partitions(size, step.partition_bytes))
         specs = [
-            self._spec(step, "gather", out, k, len(ranges), runs).model_copy(update={"low": low, "high": high})
+            self._spec(step, "gather", out, k, len(ranges), [str(runs)]).model_copy(update={"low": low, "high": high})
             for k, (low, high) in enumerate(ranges)
         ]
         return self._collect(step, specs)

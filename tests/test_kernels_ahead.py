@@ -1,8 +1,10 @@
 """Kernels compiled ahead: what is said of them is what runs call, and nothing else is left to compile."""
 
+import errno
 import fcntl
 import importlib
 import json
+import os
 import pkgutil
 import signal
 import subprocess
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import stages.kernels
-from pipeline.engines.ahead import Kernels, compile_ahead
-from pipeline.events import Event, KernelsCompiled, KernelsStarted
+from pipeline.engines.ahead import NO_CACHE, Kernels, compile_ahead
+from pipeline.events import Event, KernelsCompiled, KernelsStarted, Notice
 from tests.conftest import Cli
 from tests.kernel_signatures import FILE, ROOT, kernels
 
@@ -34,6 +36,13 @@ OWN = """
 from numba import njit
 
 @njit(cache=True)
+def twice(x):
+    return x + x
+"""
+OWN_KERNEL = """
+from stages.kernels.leaf import kernel
+
+@kernel
 def twice(x):
     return x + x
 """
@@ -163,6 +172,62 @@ def test_a_kernel_is_compiled_anew_with_one_that_it_links_from_a_changed_file(
     (own / "third.py").write_text((own / "third.py").read_text().replace("x + 1", "x + 2"))
     assert len(ahead("own_kernels")) == 2
     assert subprocess.check_output(ask, cwd=own) == b"3\n"
+
+
+NOWHERE = {"NUMBA_CACHE_DIR": "/dev/null/none", "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/none"}
+CALL = """
+import sys
+import own_kernels
+print(own_kernels.twice(1), own_kernels.twice._cache.cache_path)
+"""
+
+
+def test_where_no_folder_can_be_written_a_kernel_is_compiled_in_memory(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "own_kernels.py").write_text(OWN_KERNEL)
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    (own / "__pycache__").write_text("a file where the folder would be")
+    assert ahead("own_kernels") == [Notice(NO_CACHE)]
+    called = subprocess.run([sys.executable, "-c", CALL], cwd=own, capture_output=True, text=True, check=False)
+    assert (called.stdout, called.stderr) == ("2 None\n", "")
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_compiled_kernel_that_the_disk_has_not_got_all_of_is_compiled_again(own: Path, left: int) -> None:
+    (own / "own_kernels.py").write_text(OWN_KERNEL)
+    cache = own / "__pycache__"
+    for suffix in ("nbi", "nbc"):
+        for _ in range(2):
+            called = subprocess.run([sys.executable, "-c", CALL], cwd=own, capture_output=True, text=True, check=True)
+            assert called.stdout == f"2 {cache}\n"
+        (path,) = cache.glob(f"*.{suffix}")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:left])
+        subprocess.run([sys.executable, "-c", CALL], cwd=own, capture_output=True, check=True)
+        assert len(path.read_bytes()) > 40
+
+
+def test_kernels_are_compiled_ahead_where_files_cannot_be_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Kernels.of(NORMALISE)
+    assert found is not None
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(Kernels, "_compile", lambda *_: None)
+    found.compile((), wait=False)
+    assert found.are_compiled
+
+
+def test_kernels_beside_a_recipe_are_compiled_ahead(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(own)])
+    told: list[Event] = []
+    compile_ahead(["own_kernels"], told.append, [own])
+    assert told[0] == KernelsStarted(1, 1)
+    assert list((own / "__pycache__").glob("own_kernels.twice*.nbc"))
 
 
 def test_nothing_is_compiled_where_numba_compiles_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,60 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         time.sleep(0.01)
 
 
+KEEPS_PYTHONS_LOCK = (
+    "from multiprocessing import Pipe",
+    "from pipeline.engines.processes import begin, branch",
+    "from tests.toy_stages import keep_pythons_lock as keep",
+    "ours, theirs = Pipe()",
+)
+
+
+@forks
+@pytest.mark.parametrize("how", ["branch", "begin"])
+def test_a_worker_that_keeps_pythons_lock_ends_with_its_parent(how: str) -> None:
+    started_ = f"process = {how}(keep, theirs)"
+    process = started(*KEEPS_PYTHONS_LOCK, started_, "ours.recv()", "print(process.pid, flush=True)", "time.sleep(60)")
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    assert _is_there(worker)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    until = time.monotonic() + 2
+    while _is_there(worker):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@forks
+def test_a_branch_holds_no_pipe_of_an_elder_one() -> None:
+    lines = (
+        "from pipeline.engines.processes import branch",
+        "from multiprocessing import Pipe",
+        "fds = lambda *_: print(len(os.listdir('/proc/self/fd')), flush=True)",
+        "branch(fds).join()",
+        "ours, theirs = Pipe()",
+        "elder = branch(theirs.recv)",
+        "theirs.close()",
+        "branch(fds, leave=[ours]).join()",
+        "elder.kill()",
+    )
+    assert len(set(printed(*lines).split())) == 1
+
+
+def test_a_child_of_a_thread_that_ends_lives_on() -> None:
+    lines = (
+        "from pipeline.engines.processes import begin",
+        "made = []",
+        "thread = threading.Thread(target=lambda: made.append(begin(time.sleep, 60)))",
+        "thread.start()",
+        "thread.join()",
+        "time.sleep(1)",
+        "print(made[0].is_alive())",
+        "made[0].kill()",
+    )
+    assert printed(*lines) == "True"
+
+
 def _is_there(pid: int) -> bool:
     """Whether a process is alive, and not only waiting for somebody to ask how it ended."""
     try:

@@ -1,5 +1,7 @@
 """Shards: cut by content alone, whole or absent; sorted runs merge to one order."""
 
+import resource
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -140,6 +142,45 @@ def test_runs_merge_to_the_sorted_whole(
             for row in batch.to_pylist()
         ]
     assert merged == sorted(rows, key=lambda row: (row["key"], row["order"]))
+
+
+def test_more_runs_than_a_process_may_open_files_are_merged(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    paths = [folder / f"run-{k:05}-0000.arrow" for k in range(1100)]
+    for k, path in enumerate(paths):
+        row = pa.record_batch([pa.array([k % 7], pa.uint64()), pa.array([k], pa.uint64()), ["text"]], schema=PAIR)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, PAIR) as writer:
+            writer.write_batch(row)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        merged = [row["order"] for batch in merge(paths, "key", ["order"], 0, 1 << 64) for row in batch.to_pylist()]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert merged == sorted(range(1100), key=lambda k: (k % 7, k))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_what_a_merge_has_read_of_a_run_is_given_back(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    count = 1_000_000
+    numbers = pa.array(np.arange(count, dtype=np.uint64))
+    (path,) = _written(tmp_path, pa.record_batch([numbers, numbers, [""] * count], schema=PAIR))
+    run = shuffle._Run(path)
+    before = resident()
+    run.rows["order"].to_numpy().sum()
+    assert resident() - before > 4 << 20
+    assert run.copy(5, 7)["order"].to_pylist() == [5, 6]
+    assert resident() - before < 4 << 20
+
+
+def _written(folder: Path, batch: pa.RecordBatch) -> list[Path]:
+    writer = RunWriter(folder, 0, PAIR, "key", ["order"])
+    writer.write(batch)
+    return writer.close()
 
 
 @pytest.mark.parametrize("order", [pa.uint64(), pa.int64()])

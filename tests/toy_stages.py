@@ -1,11 +1,13 @@
 """Small stages for tests of the engine room: one of each kind of step, and two that misbehave."""
 
 import atexit
+import ctypes
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -187,6 +189,12 @@ class Alone(Stage):
         time.sleep(0.2)
         (task.folder / "saved").touch()
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def keep_pythons_lock(pipe: Connection) -> None:
+    """Says that it begins, then is in a library's function that lets no other thread run."""
+    pipe.send("begun")
+    ctypes.PyDLL(None).sleep(30)
 
 
 class Leaves(Stage):

@@ -20,6 +20,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -30,9 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.processes import begin, settle
-from pipeline.events import KernelsCompiled, KernelsStarted, Listener
+from pipeline.events import KernelsCompiled, KernelsStarted, Listener, Notice
+from pipeline.loading import full_name
 
 SIGNATURES = "signatures.json"
+NO_CACHE = (
+    "no folder for compiled kernels can be written, so each worker compiles them for itself and keeps none; name one "
+    "in NUMBA_CACHE_DIR to compile them once"
+)
 IMPORT = re.compile(rb"^from (?:[\w.]*\.)?(\w+) import", re.MULTILINE)
 """What a line of a source that imports names from a module says of that module: the last part of its name."""
 
@@ -47,9 +53,10 @@ class Kernels:
     key: str
 
     @classmethod
-    def of(cls, module: str) -> Kernels | None:
-        """The kernels of a module, which is not imported; None where numba has no room for a cache."""
-        found = find_spec(module)
+    def of(cls, module: str, folders: Sequence[Path] = ()) -> Kernels | None:
+        """The kernels of a module, which is not imported, though packages that it is in are; None where numba has no
+        room for a cache. folders: of the recipe, where the module may lie."""
+        found = find_spec(full_name(module, folders))
         if found is None or found.origin is None:
             raise ModuleNotFoundError(f"no kernels in {module}")
         source = Path(found.origin)
@@ -69,23 +76,29 @@ class Kernels:
             return self.note.read_text() == self.key
         return False
 
-    def compile(self, *, wait: bool) -> None:
-        """Compiles what the cache has not. wait: for a process that is at it; else they are left to that one."""
+    def compile(self, folders: Sequence[Path], *, wait: bool) -> None:
+        """Compiles what the cache has not. wait: for a process that is at it; else they are left to that one. Where
+        there are no locks, two processes may do the same work."""
         with self.note.open("a+") as note, suppress(BlockingIOError):
-            fcntl.flock(note, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            try:
+                fcntl.flock(note, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass
             note.seek(0)
             if note.read() != self.key:
                 for path in self.note.parent.rglob(f"{self.source.stem}.*.nb?"):
                     path.unlink(missing_ok=True)
-                self._compile()
+                self._compile(folders)
                 note.truncate(0)
                 note.write(self.key)
 
-    def _compile(self) -> None:
+    def _compile(self, folders: Sequence[Path]) -> None:
         """Calls numba; a kernel that its signature no longer fits is left to the worker that calls it."""
         from numba.core.sigutils import normalize_signature
 
-        kernels = importlib.import_module(self.module)
+        kernels = importlib.import_module(full_name(self.module, folders))
         called = json.loads(self.source.with_name(SIGNATURES).read_text()).get(self.source.stem, {})
         for name, signatures in called.items():
             for signature in signatures:
@@ -94,18 +107,21 @@ class Kernels:
                     getattr(kernels, name).compile(normalize_signature(signature)[0])
 
 
-def compile_ahead(modules: Iterable[str], tell: Listener) -> None:
-    """Compiles the kernels of these modules that are not in the cache, if any, and tells of it."""
+def compile_ahead(modules: Iterable[str], tell: Listener, folders: Sequence[Path] = ()) -> None:
+    """Compiles the kernels of these modules that are not in the cache, if any, and tells of it. folders: of the recipe,
+    where a user's own modules may lie."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return
-    known = (Kernels.of(module) for module in dict.fromkeys(modules))
+    known = [Kernels.of(module, folders) for module in dict.fromkeys(modules)]
+    if None in known:
+        tell(Notice(NO_CACHE))
     todo = [kernels for kernels in known if kernels is not None and not kernels.are_compiled]
     if not todo:
         return
     todo.sort(key=lambda kernels: kernels.source.stat().st_size, reverse=True)
     cores, began = min(len(todo), _cores()), time.perf_counter()
     tell(KernelsStarted(len(todo), cores))
-    crew = [begin(_compile, todo) for _ in range(cores)]
+    crew = [begin(_compile, todo, folders) for _ in range(cores)]
     try:
         for process in crew:
             process.join()
@@ -116,7 +132,7 @@ def compile_ahead(modules: Iterable[str], tell: Listener) -> None:
     tell(KernelsCompiled(len(todo), time.perf_counter() - began))
 
 
-def _compile(todo: Sequence[Kernels]) -> None:
+def _compile(todo: Sequence[Kernels], folders: Sequence[Path]) -> None:
     """One process's share: what no other has begun, then what another began and has left."""
     settle()
     from pipeline.engines.spare import spare
@@ -126,7 +142,7 @@ def _compile(todo: Sequence[Kernels]) -> None:
     with suppress(OSError):
         for wait in (False, True):
             for kernels in todo:
-                kernels.compile(wait=wait)
+                kernels.compile(folders, wait=wait)
 
 
 def _remember_operators() -> None:
@@ -164,14 +180,16 @@ def _cores() -> int:
 
 
 def _cache_folder(source: Path) -> Path | None:
-    """Where numba keeps what it compiles of a file, in the order in which it tries."""
-    own, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("HOME")
-    for folder in (own, source.parent / "__pycache__", home and Path(home) / ".cache" / "numba"):
+    """Where numba keeps what it compiles of a file, in the order in which it tries, and by its own test: a folder where
+    a file can be written."""
+    own, home = os.environ.get("NUMBA_CACHE_DIR"), Path(os.path.expanduser("~"))
+    wide = home / "Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", home / ".cache")
+    for folder in (own, source.parent / "__pycache__", Path(wide, "numba")):
         if folder:
             with suppress(OSError):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                if os.access(folder, os.W_OK):
-                    return Path(folder)
+                tempfile.TemporaryFile(dir=folder).close()
+                return Path(folder)
     return None
 
 

@@ -8,8 +8,6 @@ worker's.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ import pyarrow as pa
 
 from pipeline.engines.spare import restore
 from pipeline.engines.streams import Link, LinkResult, Streams
+from pipeline.loading import is_own, load
 from pipeline.shards import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SHARD_BYTES, Cuts, Piece, file_stem, row_bytes
 from pipeline.stage import Each, Emit, Source, Stage, Task
 
@@ -28,13 +27,9 @@ T = TypeVar("T")
 
 def load_stage(use: str, settings: Mapping[str, Any], search: list[str]) -> Stage:
     """The stage object of `module:Class`; `search` is where a user's own module may lie."""
-    for folder in search:
-        if folder not in sys.path:
-            sys.path.append(folder)
-    module, _, name = use.partition(":")
-    if module.partition(".")[0] != "stages":
+    if not is_own(use):
         restore()
-    stage = getattr(importlib.import_module(module), name).model_validate(settings)
+    stage = load(use, [Path(folder) for folder in search]).model_validate(settings)
     if not isinstance(stage, Stage):
         raise TypeError(f"{use} is not a Stage")
     return stage

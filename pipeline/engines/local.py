@@ -1,4 +1,5 @@
-"""Tasks on processes of this machine: single-threaded, long-lived; a dead worker's task is tried again.
+"""Tasks on processes of this machine: single-threaded, long-lived; a task that fails by the machine's fault, or whose
+worker dies, is tried again by a new worker, after a pause.
 
 One pipe per worker, so that it is known which task a dead worker had. A worker ends when its parent does, whatever
 ended the parent; it tells when a kernel is compiled for the first time. Tasks that want all the cores run in a process
@@ -11,20 +12,29 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import Report, TaskError
 from pipeline.engines.processes import begin, branch, has_threads, keep_memory, load, settle
+from pipeline.faults import last_frames, may_pass, told
+from pipeline.loading import is_own
+from pipeline.locks import at_work
 
 if TYPE_CHECKING:
     from pipeline.engines.work import TaskResult, TaskSpec
 
 ATTEMPTS = 3
+PAUSES = (0.0, 1.0, 4.0)
+"""Seconds before each attempt."""
+
 SAVING_SECONDS, LEAVING_SECONDS = 60, 10
 
 
@@ -48,7 +58,8 @@ class LocalEngine:
         """Starts workers ahead of their first task, once the plan is made: forks that have all that this process has
         loaded, the stages too. One that has got threads meanwhile starts none. kernels: whether tasks will call any."""
         if self._branches and (load(_types) if kernels else not has_threads()):
-            self._idle += [_Worker(branches=True) for _ in range(self.workers - len(self._idle))]
+            while len(self._idle) < self.workers:
+                self._idle.append(_Worker(branches=True, elder=[worker.pipe for worker in self._idle]))
 
     def run(self, specs: Sequence[TaskSpec], report: Report) -> Iterator[TaskResult]:
         """Results as tasks end; see `Engine.run`."""
@@ -62,7 +73,7 @@ class LocalEngine:
                     if outcome is None:
                         continue
                     busy.remove(worker)
-                    if isinstance(outcome, _Died):
+                    if isinstance(outcome, _Failed):
                         todo.appendleft(_again(worker, outcome, report))
                     else:
                         self._put(worker)
@@ -97,37 +108,49 @@ class LocalEngine:
             self._idle.append(worker)
 
 
-class _Died(Exception):  # noqa: N818 - it is what happened, never raised to a caller
-    """The worker's process ended without an answer."""
+@dataclass(frozen=True)
+class _Failed:
+    """An attempt that came to nothing and may be repeated: why, and how to say so after the last one."""
+
+    cause: str
+    finally_: str
+    trace: str = ""
 
 
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, *, wide: bool = False, branches: bool = False) -> None:
+    def __init__(self, *, wide: bool = False, branches: bool = False, elder: Sequence[Connection] = ()) -> None:
         self.wide = wide
         self.pipe, theirs = Pipe()
-        self.process = branch(_serve, theirs) if branches else begin(_serve, theirs, wide, wide=wide)
+        if branches:
+            self.process = branch(_serve, theirs, leave=[self.pipe, *elder])
+        else:
+            self.process = begin(_serve, theirs, wide, wide=wide)
         theirs.close()
 
     def start(self, spec: TaskSpec, attempt: int) -> None:
         """Hands the task over; a worker that is dead already shows when its answer is awaited."""
         self.spec, self.attempt = spec, attempt
         with suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send(spec.model_dump_json())
+            self.pipe.send((PAUSES[attempt - 1], spec.model_dump_json()))
 
-    def receive(self, report: Report) -> TaskResult | _Died | None:
-        """A result, a death, or None for mere news. Raises TaskError where the task itself failed."""
+    def receive(self, report: Report) -> TaskResult | _Failed | None:
+        """A result, a failure that may pass, or None for mere news. Raises TaskError where the task itself failed."""
         try:
             kind, value = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return _Died(_cause(self.process.exitcode))
+            cause = _cause(self.process.exitcode)
+            return _Failed(f"worker died ({cause})", f"its worker died {ATTEMPTS} times ({cause})")
         if kind == "news":
             report({"task": self.spec.key, **value})
             return None
         if kind == "failed":
             self.kill()
+            if value["may_pass"]:
+                cause = value["message"]
+                return _Failed(cause, f"{cause}; it failed {ATTEMPTS} times", value["trace"])
             raise TaskError(f"{self.spec.stage} ({self.spec.key}): {value['message']}", value["trace"])
         from pipeline.engines.work import TaskResult
 
@@ -158,12 +181,13 @@ def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in busy if worker.pipe in ready]
 
 
-def _again(worker: _Worker, died: _Died, report: Report) -> tuple[TaskSpec, int]:
+def _again(worker: _Worker, failed: _Failed, report: Report) -> tuple[TaskSpec, int]:
     spec, attempt = worker.spec, worker.attempt
     if attempt >= ATTEMPTS:
         files = ", ".join(spec.inputs[:1]) or ", ".join(source["path"] for source in spec.sources)
-        raise TaskError(f"{spec.stage} ({spec.key}): its worker died {ATTEMPTS} times ({died}) while reading {files}")
-    report({"task": spec.key, "retry": attempt, "cause": str(died)})
+        reading = f" while reading {files}" if files else ""
+        raise TaskError(f"{spec.stage} ({spec.key}): {failed.finally_}{reading}", failed.trace)
+    report({"task": spec.key, "retry": attempt, "cause": failed.cause})
     return spec, attempt + 1
 
 
@@ -218,13 +242,27 @@ def _serve(pipe: Connection, wide: bool = False) -> None:
         _tell_of_compiling(report)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            spec = TaskSpec.model_validate_json(pipe.recv())
+            pause, text = pipe.recv()
+            time.sleep(pause)
+            spec = TaskSpec.model_validate_json(text)
             try:
-                answer: tuple[str, Any] = ("done", run_task(spec, report).model_dump_json())
+                with at_work(Path(spec.root).parent):
+                    answer: tuple[str, Any] = ("done", run_task(spec, report).model_dump_json())
             except Exception as error:  # noqa: BLE001 - whatever a task raises is told to the parent, which stops the run
-                message = f"{type(error).__name__}: {error}"
-                answer = ("failed", {"message": message, "trace": traceback.format_exc()})
+                answer = ("failed", _failure(spec, error))
             pipe.send(answer)
+
+
+def _failure(spec: TaskSpec, error: Exception) -> dict[str, Any]:
+    """What the parent is told of an exception; of one in a user's own stage, the last calls too."""
+    from pipeline.stage import StageFault
+
+    raised = error.__cause__ or error if isinstance(error, StageFault) else error
+    message = str(error) if isinstance(error, StageFault) else told(error)
+    foreign = not all(is_own(link.use) for link in (spec, *spec.before))
+    if foreign and not may_pass(error) and (frames := last_frames(raised)):
+        message += f"\n{frames}"
+    return {"message": message, "trace": traceback.format_exc(), "may_pass": may_pass(error)}
 
 
 def _one_thread() -> None:

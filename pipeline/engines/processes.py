@@ -15,9 +15,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
@@ -32,32 +32,59 @@ ONE_THREAD = {
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Keeps the working directory off the search path of a Python that is started, and of those that it starts."""
+
 NO_JEMALLOC_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+PR_SET_PDEATHSIG = 1
 KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": (-1, 256 << 20), "MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20)}
 """glibc's variables, how `mallopt` calls them, and bytes."""
 
 
 def begin(target: Callable[..., None], *args: Any, wide: bool = False) -> BaseProcess:
     """Spawns a process that calls `target`; wide: with all the cores."""
-    process = mp.get_context("spawn").Process(target=target, args=args, daemon=not wide)
-    with _environment({} if wide else ONE_THREAD), _no_main():
+    context = mp.get_context("spawn")
+    process = context.Process(target=_spawned, args=(_on_main_thread(), target, *args), daemon=not wide)
+    with _environment(SAFE_PATH if wide else ONE_THREAD | SAFE_PATH), _no_main():
         process.start()
     return process
 
 
-def branch(target: Callable[..., None], *args: Any) -> BaseProcess:
+def branch(target: Callable[..., None], *args: Any, leave: Sequence[Connection] = ()) -> BaseProcess:
     """Forks a process that calls `target`; only for a process with one thread, see `load`. Asked to end (SIGTERM) it
-    ends at once, whatever its parent would do."""
-    process = mp.get_context("fork").Process(target=_branched, args=(target, *args), daemon=True)
+    ends at once, whatever its parent would do. leave: what of its parent's it closes."""
+    elder = [end for child in mp.active_children() for end in _pipes(child)]
+    process = mp.get_context("fork").Process(target=_branched, args=(elder, leave, target, *args), daemon=True)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process.start()
     signal.signal(signal.SIGTERM, before)
     return process
 
 
-def _branched(target: Callable[..., None], *args: Any) -> None:
-    os.environ.update(ONE_THREAD)
+def _spawned(tied: bool, target: Callable[..., None], *args: Any) -> None:
+    _watch_parent(tied=tied)
     target(*args)
+
+
+def _branched(elder: Sequence[int], leave: Sequence[Connection], target: Callable[..., None], *args: Any) -> None:
+    """Lets go of the pipes that its parent has to its other children, which would not see the parent's end else."""
+    _watch_parent(tied=True)
+    for end in elder:
+        os.close(end)
+    for connection in leave:
+        connection.close()
+    os.environ.update(ONE_THREAD | SAFE_PATH)
+    target(*args)
+
+
+def _pipes(child: BaseProcess) -> tuple[int, ...]:
+    """The parent's ends of the pipes by which it and a child see each other's end, which Python does not name."""
+    finalizer = getattr(getattr(child, "_popen", None), "finalizer", None)
+    return tuple(getattr(finalizer, "_args", ()))
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def load(libraries: Callable[[], None]) -> bool:
@@ -78,10 +105,9 @@ def has_threads() -> bool:
 
 
 def settle() -> None:
-    """What such a process does first: leaves the keyboard's interrupt to its parent, and watches that one."""
+    """What such a process does first: leaves the keyboard's interrupt to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(*FEWER_COLLECTIONS)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def keep_memory() -> None:
@@ -94,11 +120,27 @@ def keep_memory() -> None:
                 libc.mallopt(name, size)
 
 
-def _die_with_parent() -> None:
+def _watch_parent(*, tied: bool) -> None:
+    """Ends this process when its parent ends, whatever ended that one.
+
+    tied: Linux does so at once, even within a kernel or library that keeps Python's lock. It counts the end of the
+    thread that started this process as its parent's end; so only a main thread's child is tied. Elsewhere a thread
+    watches.
+    """
     parent = mp.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    if parent is None:
+        return
+    libc = ctypes.CDLL(None)
+    if tied and sys.platform == "linux" and libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
+        if os.getppid() != parent.pid:  # it ended before
+            os._exit(1)
+        return
+    threading.Thread(target=_die_with_parent, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_with_parent(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager

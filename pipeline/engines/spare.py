@@ -1,8 +1,9 @@
 """What a worker does not load: libraries that pyarrow and numba look for, and that no stage of the house uses.
 
 pyarrow imports pandas to ask whether a list is a data frame; numba imports scipy to learn whether there is a BLAS, yaml
-for a file of settings that hardly ever lies there, and every installed package that offers it types of its own
-(awkward, with gigatoken). Together they cost 0.4 s of each worker's start. A stage from elsewhere may want them: it
+for a file of settings in the working directory, and every installed package that offers it types of its own
+(awkward, with gigatoken). That file goes unread: beside someone's data it could name a folder of compiled
+kernels, which are code. Together they cost 0.4 s of each worker's start. A stage from elsewhere may want them: it
 gets them back before it is loaded. The price is that numba is told so by a private name. What it does load of numba at
 its first kernel, the tables of types, it need not read for itself: see `know_types`.
 """
@@ -10,10 +11,10 @@ its first kernel, the tables of types, it need not read for itself: see `know_ty
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
@@ -21,8 +22,8 @@ import pyarrow as pa
 
 def spare() -> None:
     """Lets pyarrow and numba look for what they may use, and find nothing; both look once."""
-    settings = () if Path(".numba_config.yaml").exists() else ("yaml",)
-    with _hidden("pandas", "scipy", *settings):
+    warnings.filterwarnings("ignore", "A Numba config file is found")
+    with _hidden("pandas", "scipy", "yaml"):
         pa.array([0])
         import numba.np.arraymath
     numba.core.entrypoints._already_initialized = True

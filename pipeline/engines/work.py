@@ -7,6 +7,7 @@ be.
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import time
@@ -29,8 +30,12 @@ from pipeline.stage import Each, Emit, Exchange, Fold, Once, Step, Task
 Phase = Literal["each", "scatter", "gather", "map", "finish", "once"]
 
 
+RUNS = "runs.json"
+
+
 class TaskSpec(Link):
-    """A task as plain data: what to run, on which files, to where. before: the stages that are fused in front."""
+    """A task as plain data: what to run, on which files, to where. before: the stages that are fused in front. inputs:
+    of a gather, a file that lists its step's runs (`RUNS`)."""
 
     before: list[Link] = Field(default_factory=list)
     search: list[str]
@@ -152,7 +157,8 @@ class _Job:
             case Exchange(), "scatter":
                 self._scatter(step)
             case Exchange(), "gather":
-                merged = merge([Path(p) for p in self.spec.inputs], step.key, step.order, self.spec.low, self.spec.high)
+                runs = [Path(p) for p in json.loads(Path(self.spec.inputs[0]).read_bytes())]
+                merged = merge(runs, step.key, step.order, self.spec.low, self.spec.high)
                 self._stream((step.gather or _as_they_are)(merged, self.task), step.schema, step.aside)
             case Fold(), "map":
                 self._stream((step.map or _as_they_are)(self._read(), self.task), step.partial, {})

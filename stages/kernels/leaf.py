@@ -7,17 +7,23 @@ off the time that all kernels take to compile. A `leaf` makes no array either, s
 `inlined` one is a leaf that becomes part of each caller; an `inner` kernel may make and return arrays. Those three may
 not be called from Python, which would crash, nor are they cached by themselves: their caller is, with them inside.
 
+Where no folder for numba's cache can be written, a `kernel` is compiled in memory, by each process that calls it; the
+same goes for what the cache has lost or cannot take (a full disk).
+
 `prefetch` asks the memory for what a kernel will read soon, which neither Python nor numba can say. `empty_array` and
 `zero_array` are numpy's `empty` and `zeros`, made where they are called: of those numba compiles a function for every
 kind of array, which takes 0.06 s each.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
+from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import AnalysisPass, register_pass
@@ -79,7 +85,30 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
         return [passes]
 
 
-kernel = partial(njit, cache=True, nogil=True, no_cfunc_wrapper=True)
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's own, whose faults are no kernel's: what cannot be read is compiled again, what cannot be kept is not."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 - a file that was cut short may raise anything
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A kernel that Python calls."""
+    dispatcher = njit(nogil=True, no_cfunc_wrapper=True)(function)
+    with suppress(RuntimeError):  # numba's word for: no folder can be written
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
 inner = partial(njit, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler)
 leaf = partial(inner, _nrt=False)
 inlined = partial(leaf, forceinline=True)
