@@ -51,7 +51,8 @@ def generate(
     ] = None,
 ) -> None:
     """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
-    from pipeline.queries import model_folder, printable
+    from pipeline.names import printable
+    from pipeline.queries import model_folder
 
     with guard(), values():
         pieces = _door("stages.inference.generate").generate(

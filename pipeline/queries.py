@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.config import find_stage, stage_refs
+from pipeline.names import printable, shown_name, utf8
 from pipeline.plan import Plan
 from pipeline.runner import stage_costs
 from pipeline.shards import MANIFEST, Damaged, Manifest, read_batches, read_manifest
@@ -50,11 +51,6 @@ def _stage_folder(out: Path, stage: str) -> tuple[str, Manifest]:
     return which[0], found[which[0]]
 
 
-def printable(text: str) -> str:
-    """Text fit for a terminal: control characters but newline and tab are shown as escapes, so they steer nothing."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with Gristmill, by name."""
     here = Path(__file__).resolve().parent
@@ -77,13 +73,14 @@ def model_folder(run: Path) -> Path:
 
 def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     """The plan as rows and as text: each stage, whether it is done, or why it must run."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": p.folder,
-            "reads": p.parent or f"{len(p.sources)} sources",
+            "reads": p.parent or f"{len(p.sources)} source{'' if len(p.sources) == 1 else 's'}",
             "run": p.why is not None,
             "why": p.why or "done",
             "fused": p.fused and p.why is not None,
+            "remarks": p.stage.remarks(plan.recipe.folders),
         }
         for p in plan.stages
     ]
@@ -95,7 +92,8 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     ]
     if plan.removes:
         lines.append(f"in the way: {', '.join(plan.removes)}, finished by another recipe; only --replace removes them")
-    lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {plan.out}")
+    lines += [remark for row in rows for remark in row["remarks"]]
+    lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {shown_name(plan.out)}")
     return rows, "\n".join(lines)
 
 
@@ -115,6 +113,7 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
                 "bytes": size,
                 "seconds": cost.get("seconds"),
                 "rules": manifest.rules,
+                "remarks": manifest.remarks,
             }
         )
     head = f"{'stage':<18}{'read':>10}{'kept':>10}{'dropped':>9}{'bad':>6}{'MB out':>9}{'MB/s in':>9}{'s':>8}"
@@ -126,6 +125,7 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
             f"{row['stage']:<18}{row['read']:>10,}{row['kept']:>10,}{row['dropped']:>9,}{row['quarantined']:>6,}"
             f"{row['bytes'] / 1e6:>9.2f}{speed:>9.2f}{seconds:>8.2f}"
         )
+    lines += [f"{row['stage']}: {printable(remark)}" for row in rows for remark in row["remarks"]]
     return rows, "\n".join(lines)
 
 
@@ -204,6 +204,7 @@ def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
 
     wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
     """
+    wanted = utf8(wanted)
     found = [(name, m, list(_met(out / name, name, m, wanted))) for name, m in manifests(out).items()]
     last = max((k for k, (_, _, met) in enumerate(found) if met), default=-1)
     steps: list[dict[str, Any]] = []

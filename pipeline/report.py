@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.queries import broken_rule, funnel, highlights, manifests, printable
+from pipeline.names import printable
+from pipeline.queries import broken_rule, funnel, highlights, manifests
 from pipeline.shards import Manifest
 
 EXAMPLES = 3

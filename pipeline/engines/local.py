@@ -161,7 +161,7 @@ def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
 def _again(worker: _Worker, died: _Died, report: Report) -> tuple[TaskSpec, int]:
     spec, attempt = worker.spec, worker.attempt
     if attempt >= ATTEMPTS:
-        files = ", ".join(spec.inputs[:1]) or ", ".join(source["path"] for source in spec.sources)
+        files = ", ".join(spec.inputs[:1]) or ", ".join(source["name"] for source in spec.sources)
         raise TaskError(f"{spec.stage} ({spec.key}): its worker died {ATTEMPTS} times ({died}) while reading {files}")
     report({"task": spec.key, "retry": attempt, "cause": str(died)})
     return spec, attempt + 1

@@ -22,7 +22,7 @@ READ = 1 << 18
 RATIO_FROM = 16 << 20
 """Expanded bytes below which no ratio is suspicious."""
 
-SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz"}
 """File suffix → compression."""
 
 
