@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -160,8 +161,10 @@ class Ingest(FieldMap, Stage):
             told = self._file_faults(k, files, folders) if files else _dataset_faults(self.inputs[k], folders)
             messages = list(told)
             problems += [Problem(("inputs", k, "path"), message) for message in messages]
-            samples[k] = [] if messages else self._samples(k, files, known, folders)
-        return [*problems, *self._clashes(found, folders), *self._field_problems(samples)]
+            if not messages:
+                samples[k] = self._samples(k, files, known, folders)
+        sound = {k: found[k] for k in samples}
+        return [*problems, *self._clashes(sound, folders), *self._field_problems(samples)]
 
     def remarks(self, folders: Sequence[Path]) -> list[str]:
         """How many files each input passes over, and tables that cannot be read, which will be quarantined."""
@@ -220,11 +223,11 @@ class Ingest(FieldMap, Stage):
         elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("fastwarc"):
             yield "WARC and WET need fastwarc: pip install 'gristmill[warc]'"
 
-    def _clashes(self, found: Sequence[paths.Files | None], folders: Sequence[Path]) -> list[Problem]:
+    def _clashes(self, found: Mapping[int, paths.Files | None], folders: Sequence[Path]) -> list[Problem]:
         """The first name that two files would have."""
         places: dict[str, tuple[int, str]] = {}
-        for k, entry in enumerate(self.inputs):
-            files, title = found[k], entry.title(folders)
+        for k, files in found.items():
+            entry, title = self.inputs[k], self.inputs[k].title(folders)
             if files is None:
                 named = [(f"{title or entry.path}/{entry.split}", entry.path)]
             else:
@@ -409,14 +412,14 @@ def _aliased(source: Source, task: Task) -> Source:
 def _dataset(entry: Input, k: int, title: str, folders: Sequence[Path]) -> Iterator[Source]:
     """One source for each Arrow file of a saved dataset, else one for the whole of a folder or Hub name."""
     folder = resolve(entry.path, folders)
-    saved = pieces.saved_files(folder, entry.split) if folder.is_dir() else None
+    saved = pieces.saved_files(folder, entry.split) if os.path.isdir(folder) else None
     if saved is not None:
         for path, below in saved:
             seen = pieces.seen(path)
             yield Source(str(path), _source_name(title, below), input=k, size=seen[0], seen=seen)
         return
     what = f"{entry.config or ''}@{entry.split}@{entry.revision or ''}"
-    place = str(folder) if folder.is_dir() else ""
+    place = str(folder) if os.path.isdir(folder) else ""
     seen = pieces.seen(folder) if place else ()
     digest = pieces.folder_digest(folder) if place else entry.path
     name = utf8_name(f"{title or entry.path}/{entry.split}")
@@ -425,12 +428,15 @@ def _dataset(entry: Input, k: int, title: str, folders: Sequence[Path]) -> Itera
 
 def _dataset_faults(entry: Input, folders: Sequence[Path]) -> Iterator[str]:
     folder = resolve(entry.path, folders)
-    if not folder.is_dir() and (entry.path[0] in "./~" or entry.path.count("/") > 1):
+    if not os.path.isdir(folder) and (entry.path[0] in "./~" or entry.path.count("/") > 1):
         yield f"{entry.path}: no such folder, nor the name of a dataset on the Hub"
     try:
-        none = folder.is_dir() and pieces.saved_files(folder, entry.split) is None
+        none = os.path.isdir(folder) and pieces.saved_files(folder, entry.split) is None
     except ValueError as error:
         yield str(error)
+        return
+    except OSError as error:
+        yield f"{shown_name(entry.path)} cannot be read ({error.strerror})"
         return
     if none and (folder / "dataset_dict.json").is_file():
         splits = ", ".join(map(shown_name, pieces.saved_splits(folder)))
@@ -440,13 +446,13 @@ def _dataset_faults(entry: Input, folders: Sequence[Path]) -> Iterator[str]:
 def _saved(entry: Input, folders: Sequence[Path]) -> list[Path]:
     """The first Arrow file of a saved dataset."""
     folder = resolve(entry.path, folders)
-    return [path for path, _ in (pieces.saved_files(folder, entry.split) or [])[:1]] if folder.is_dir() else []
+    return [path for path, _ in (pieces.saved_files(folder, entry.split) or [])[:1]] if os.path.isdir(folder) else []
 
 
 def _other_splits(entry: Input, folders: Sequence[Path]) -> str | None:
     """In a sentence, the splits of a saved dataset that the recipe does not name."""
     folder = resolve(entry.path, folders)
-    others = [split for split in pieces.saved_splits(folder) if split != entry.split] if folder.is_dir() else []
+    others = [split for split in pieces.saved_splits(folder) if split != entry.split] if os.path.isdir(folder) else []
     if not others or not (folder / "dataset_dict.json").is_file():
         return None
     names = ", ".join(map(shown_name, others))
@@ -458,7 +464,7 @@ def _nothing(path: str, found: paths.Files, folders: Sequence[Path]) -> str:
     if MAGIC.search(path):
         brackets = "; [ ] stand for one of the characters between them, [[] for [ itself" if "[" in path else ""
         return f"nothing matches {name}{brackets}"
-    if resolve(path, folders).is_dir():
+    if os.path.isdir(resolve(path, folders)):
         known = " ".join(paths.FORMATS)
         passed = paths.passed_over(path, found)
         return f"{name}: no file of a known format beneath ({known})" + (f"; {passed}" if passed else "")

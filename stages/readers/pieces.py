@@ -85,9 +85,10 @@ def row_group_pieces(footer: Footer, size: int, whole: int) -> list[tuple[int, i
 
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` saved a folder to disk."""
-    return (folder / "dataset_dict.json").is_file() or (
-        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-    )
+    if os.path.isfile(folder / "dataset_dict.json"):
+        return True
+    beside = [os.path.isfile(folder / name) for name in ("state.json", "dataset_info.json")]
+    return all(beside) and any(folder.glob("*.arrow"))
 
 
 def saved_files(folder: Path, split: str) -> list[tuple[Path, str]] | None:
