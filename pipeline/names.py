@@ -16,7 +16,7 @@ def utf8_name(name: str) -> str:
 
     Two names never become one.
     """
-    return utf8(name.replace("\\", "\\\\"))
+    return name if name.isascii() and "\\" not in name else utf8(name.replace("\\", "\\\\"))
 
 
 def utf8(text: str) -> str:

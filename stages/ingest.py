@@ -105,6 +105,7 @@ class Ingest(FieldMap, Stage):
     skipped_* (parts of a WARC that are no documents).
     """
 
+    version: ClassVar[int] = 2
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
 
     inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(
@@ -200,7 +201,7 @@ class Ingest(FieldMap, Stage):
                 for start, end, part in pieces.row_group_pieces(known.get(path, Footer()), self.piece_bytes, seen[0]):
                     yield replace(whole, start=start, end=end, size=part)
             elif form == "jsonl" or (form == "text" and self._setting(k, "documents") == "line"):
-                for start, end in pieces.line_pieces(path, self.piece_bytes):
+                for start, end in pieces.line_pieces(path, self.piece_bytes, seen[0]):
                     yield replace(whole, start=start, end=end, size=end - start if end >= 0 else seen[0])
             else:
                 yield whole
@@ -245,8 +246,9 @@ class Ingest(FieldMap, Stage):
         entry, first = self.inputs[k], dict[str, Path]()
         files = [path for path, _ in found.files] if found else _saved(entry, folders)
         for path in files:
-            if path.stat().st_size:
-                first.setdefault(entry.form(path.name) or "", path)
+            form = entry.form(path.name) or ""
+            if form not in first and path.stat().st_size:
+                first[form] = path
         if found is None and first:
             known = footers(first.values())
         each = [self._sample(k, form, path, known) for form, path in first.items()]

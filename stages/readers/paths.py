@@ -6,6 +6,7 @@ a file of a folder is for is told by its name and by what lies beside it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,10 @@ ABOUT_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json"
 """What `datasets` writes beside a dataset's files."""
 
 
+DESCRIBING_OTHERS = "describing others"
+PROSE = ("text", "html")
+
+
 @dataclass
 class Files:
     """What an input means.
@@ -67,8 +72,8 @@ class Files:
 
 def suffix_of(path: str) -> str:
     """The suffix that tells a format, in lower case: "a.WARC.gz" has ".warc"."""
-    pure = PurePath(path)
-    return (pure.with_suffix("") if pure.suffix.lower() in SUFFIXES else pure).suffix.lower()
+    stem, suffix = os.path.splitext(path)
+    return (os.path.splitext(stem)[1] if suffix.lower() in SUFFIXES else suffix).lower()
 
 
 def format_of(path: str) -> str | None:
@@ -133,47 +138,45 @@ def _again(found: Found) -> dict[str, list[str]]:
 
 def _named(parent: Path, names: Iterable[str], passed: dict[str, list[str]], faults: list[str]) -> Files:
     listed = {kind: sorted(some) for kind, some in passed.items() if some}
-    return Files([(parent / name, name) for name in sorted(names)], listed, sorted(faults))
+    return Files([(parent / name, name) for name in sorted(names)], listed, sorted({*faults}))
 
 
 def _readable(found: Files) -> Files:
     """The same with a fault for each file that this process may not read."""
-    found.faults += [f"{shown_name(path)} may not be read" for path, _ in found.files if not may_read(path)]
+    found.faults += [f"{shown_name(path)} may not be read" for path, _ in found.files if not may_read(str(path))]
     return found
 
 
 def _documents(names: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Those of a folder's files that hold documents, and the others by kind."""
     passed: dict[str, list[str]] = {}
-    about = {name for name in names if PurePath(name).name in ABOUT_DATASETS and _describes(name, set(names))}
-    known = [name for name in names if format_of(name) not in (None, "datasets") and name not in about]
-    records = {
-        above.as_posix()
-        for name in known
-        if format_of(name) not in ("text", "html")
-        for above in PurePath(name).parents
-    }
+    there = set(names)
+    formats = {name: None if _about_dataset(name, there) else format_of(name) for name in names}
+    records = {os.path.dirname(name) for name, form in formats.items() if form not in (None, *PROSE, "datasets")}
+    records |= {"/".join(parts[:k]) for parts in (name.split("/") for name in records) for k in range(len(parts))}
     documents = []
-    for name in names:
-        if name in known and not _is_card(name, records):
-            documents.append(name)
+    for name, form in formats.items():
+        if form in PROSE and _is_card(name, records):
+            passed.setdefault(DESCRIBING_OTHERS, []).append(name)
+        elif form in (None, "datasets"):
+            kind = os.path.splitext(name)[1] or "no suffix"
+            about = format_of(name) not in (None, "datasets")
+            passed.setdefault(DESCRIBING_OTHERS if about else shown_name(kind), []).append(name)
         else:
-            kind = "describing others" if name in known or name in about else PurePath(name).suffix or "no suffix"
-            passed.setdefault(shown_name(kind), []).append(name)
+            documents.append(name)
     return documents, passed
 
 
-def _describes(name: str, names: set[str]) -> bool:
-    """Whether a file of such a name is what `datasets` writes: others write a state.json too."""
-    beside = PurePath(name).with_name("dataset_info.json").as_posix()
-    return PurePath(name).name != "state.json" or beside in names
+def _about_dataset(name: str, there: set[str]) -> bool:
+    """Whether a file is what `datasets` writes about others; a state.json alone may be anything."""
+    folder, base = os.path.split(name)
+    return base in ABOUT_DATASETS and (base != "state.json" or os.path.join(folder, "dataset_info.json") in there)
 
 
 def _is_card(name: str, records: set[str]) -> bool:
     """Whether a text or page describes records beside or below it. records: the folders that have such."""
-    if format_of(name) not in ("text", "html") or PurePath(name).parent.as_posix() not in records:
-        return False
-    return suffix_of(name) in DESCRIBING or bool(DESCRIPTIONS.match(PurePath(name).name))
+    folder, base = os.path.split(name)
+    return folder in records and (suffix_of(base) in DESCRIBING or bool(DESCRIPTIONS.match(base)))
 
 
 def passed_over(path: str, found: Files) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +31,10 @@ class InputChanged(Exception):  # noqa: N818 - the name is part of the message
 
 def seen(path: Path) -> tuple[int, ...]:
     """What tells that a file has changed: size and times of change in ns; of a folder, a hash over all its files'."""
-    if path.is_dir():
+    about = path.stat()
+    if stat.S_ISDIR(about.st_mode):
         names = sorted(search(path, EVERYTHING, "").files)
         return (xxhash.xxh3_64_intdigest(repr([(name, seen(path / name)) for name in names]).encode()),)
-    about = path.stat()
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
@@ -53,9 +54,9 @@ def hold(source: Source) -> None:
     raise InputChanged(f"{name} changed since the run was planned{sizes}. {again}")
 
 
-def line_pieces(path: Path, size: int) -> Iterator[tuple[int, int]]:
-    """[start, end) of pieces of about `size` bytes that begin at line starts; one for a small or compressed file."""
-    total = path.stat().st_size
+def line_pieces(path: Path, size: int, total: int) -> Iterator[tuple[int, int]]:
+    """[start, end) of pieces of about `size` bytes that begin at line starts, of a file of `total` bytes; one for a
+    small or compressed file."""
     if compression(path.name) or total <= size:
         yield 0, -1
         return

@@ -69,7 +69,7 @@ def kind_of(path: Path) -> str:
     return "file" if stat.S_ISREG(mode) else "is a pipe, socket or device, which is never opened"
 
 
-def may_read(path: Path) -> bool:
+def may_read(path: str) -> bool:
     """Whether this process may read a file, without opening it."""
     return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
@@ -92,9 +92,9 @@ class _Search:
             self._take(_join(below, head), rest)
         else:
             matches = _matcher(head)
-            for name, _ in self._listed(below):
+            for name, entry in self._listed(below):
                 if matches.match(name) and (not name.startswith(self.hidden) or head.startswith(self.hidden)):
-                    self._take(_join(below, name), rest)
+                    self._take(_join(below, name), rest, is_file=_is_file(entry))
 
     def follow(self, below: str, pattern: tuple[str, ...]) -> None:
         """Goes on behind a link to a folder, unless that has been read already."""
@@ -119,11 +119,11 @@ class _Search:
                 elif self._new(child, pattern):
                     self.match(child, pattern)
             elif not pattern[1:]:
-                self._take(child, ())
+                self._take(child, (), is_file=_is_file(entry))
 
-    def _take(self, child: str, rest: tuple[str, ...]) -> None:
+    def _take(self, child: str, rest: tuple[str, ...], *, is_file: bool = False) -> None:
         """Goes on below a name that matches; at the pattern's end it is a file, a folder or a fault."""
-        kind = kind_of(self.root / child)
+        kind = "file" if is_file else kind_of(self.root / child)
         if kind == "folder" and rest:
             self.match(child, rest)
         elif kind == "folder":
@@ -172,6 +172,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False  # `kind_of` tells why
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _join(below: str, name: str) -> str:
