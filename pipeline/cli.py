@@ -68,15 +68,14 @@ def init(
 def check(recipe: RecipeArg, set_: SetOpt = None, json_: JsonOpt = False) -> None:
     """Check a recipe: every error at once, with file:line:column. Example: gristmill check configs/quickstart.yaml."""
     from pipeline.config import load_recipe
+    from pipeline.names import shown_name
 
     with guard(as_json=json_):
         loaded = load_recipe(recipe, set_ or [])
         names = [use.name for use in loaded.uses]
-        answer(
-            {"ok": True, "stages": names},
-            as_json=json_,
-            text=f"{recipe}: good, {len(names)} stages: {' → '.join(names)}",
-        )
+        remarks = [remark for use in loaded.uses for remark in use.stage.remarks(loaded.folders)]
+        told = f"{shown_name(recipe)}: good, {len(names)} stages: {' → '.join(names)}"
+        answer({"ok": True, "stages": names, "remarks": remarks}, as_json=json_, text="\n".join([told, *remarks]))
 
 
 @app.command()

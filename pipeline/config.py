@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -58,11 +58,22 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Use:
-    """One stage of a recipe: its name in the recipe, `module:Class`, and the checked object."""
+    """One stage of a recipe: its name in the recipe, `module:Class`, and the checked object.
+
+    meant: keys that the recipe may mean by unknown ones, which the object lacks. faulty: the settings are wrong, and
+    not checked. No run is made of either.
+    """
 
     name: str
     ref: str
     stage: Stage
+    meant: frozenset[str] = frozenset()
+    faulty: bool = False
+
+    def problems(self, folders: Sequence[Path]) -> list[Problem]:
+        """What the stage finds wrong, but for what may come of a key that is spelled wrong."""
+        found = [] if self.faulty else self.stage.check(folders)
+        return [problem for problem in found if self.meant.isdisjoint(map(str, problem.loc))]
 
 
 @dataclass(frozen=True)
@@ -138,15 +149,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         errors.append(source.message(("stages",), "`stages` must be a list of at least one stage"))
         items = []
     uses = [_use(source, k, item, folders, errors) for k, item in enumerate(items)]
-    good = [use for use in uses if use is not None]
-    if len(good) == len(uses):
-        errors += [source.message(p.loc, p.message) for p in order_problems(good)]
+    errors += [source.message(p.loc, p.message) for p in order_problems(uses)]
     for k, use in enumerate(uses):
-        found = use.stage.check(folders) if use else []
+        found = use.problems(folders) if use else []
         errors += [source.message(("stages", k, *p.loc), p.message) for p in found]
     if errors:
         raise RecipeError(sorted(errors, key=_line))
-    return Recipe(path, settings or Settings(), tuple(good), folders)
+    return Recipe(path, settings or Settings(), tuple(use for use in uses if use is not None), folders)
 
 
 def _line(message: str) -> tuple[int, int]:
@@ -155,10 +164,13 @@ def _line(message: str) -> tuple[int, int]:
     return (int(place[1]), int(place[2])) if place else (0, 0)
 
 
-def order_problems(uses: Sequence[Use]) -> list[Problem]:
-    """Stages that come before what they read."""
-    problems, given = [], {"sources"}
+def order_problems(uses: Sequence[Use | None]) -> list[Problem]:
+    """Stages that come before what they read. After a stage that is not known, nothing is held against the others."""
+    problems: list[Problem] = []
+    given = {"sources"}
     for k, use in enumerate(uses):
+        if use is None:
+            return problems
         stage = use.stage
         if stage.reads not in given:
             before = "an `ingest`" if stage.reads == "documents" else "a `pack`"
@@ -328,11 +340,28 @@ def _use(source: _Source, k: int, item: Any, folders: Sequence[Path], errors: li
     except LookupError as error:
         errors.append(source.message((*loc, "use"), str(error.args[0])))
         return None
+    name = kind.column() if ":" in item["use"] else item["use"]
     try:
-        return Use(kind.column() if ":" in item["use"] else item["use"], ref, kind.model_validate(settings))
+        return Use(name, ref, kind.model_validate(settings))
     except ValidationError as error:
         errors += _messages(source, loc, error, kind)
-        return None
+        return _without_unknown(name, ref, kind, settings, error)
+
+
+def _without_unknown(name: str, ref: str, kind: type[Stage], settings: dict[str, Any], error: ValidationError) -> Use:
+    """The stage without its unknown keys, to be checked further; faulty where more than these is wrong with it."""
+    unknown = [tuple(item["loc"]) for item in error.errors() if item["type"] == "extra_forbidden"]
+    meant = set()
+    for *above, key in unknown:
+        node: Any = settings
+        for part in above:
+            node = node[part]
+        del node[key]
+        meant |= set(difflib.get_close_matches(str(key), _fields(kind, tuple(above)), 3, 0.5))
+    try:
+        return Use(name, ref, kind.model_validate(settings), frozenset(meant))
+    except ValidationError:
+        return Use(name, ref, kind.model_construct(**settings), faulty=True)
 
 
 def find_stage(use: str, folders: Sequence[Path] = ()) -> tuple[str, type[Stage]]:
@@ -358,7 +387,11 @@ def nearest(word: str, words: Mapping[str, Any] | Sequence[str]) -> str:
 
 def _messages(source: _Source, loc: Loc, error: ValidationError, kind: type[BaseModel]) -> list[str]:
     messages = []
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    inside = {tuple(item["loc"])[:n] for item in found for n in range(len(item["loc"]))}
+    for item in found:
+        if item["type"] == "too_short" and tuple(item["loc"]) in inside:
+            continue  # of a list with a bad item: it is only the good ones that are too few
         inner: Loc = tuple(item["loc"])
         text = item["msg"]
         if item["type"] == "extra_forbidden":
@@ -374,11 +407,15 @@ def _fields(kind: type[BaseModel], inner: Loc) -> list[str]:
     """The keys allowed where `inner` leads, as far as nested models tell."""
     for key in inner:
         field = kind.model_fields.get(str(key))
-        nested = getattr(field, "annotation", None)
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            break
-        kind = nested
+        kind = _model(field.annotation) or kind if field else kind
     return list(kind.model_fields)
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation, or in what it is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model(part))), None)
 
 
 def schema() -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import RecipeError
+from pipeline.names import shown_name, utf8_name
 from pipeline.shards import sha256_file, write_json
 from pipeline.stage import Source
 
@@ -26,22 +28,30 @@ class Digests:
 
     def of(self, path: Path) -> str:
         """Hex sha256 of a file."""
-        stat = path.stat()
-        key, mark = str(path), [stat.st_size, stat.st_mtime_ns]
+        key, mark = utf8_name(str(path)), _mark(path)
         entry = self.known.get(key)
         if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == mark and isinstance(entry[2], str)):
-            self.known[key] = entry = [*mark, sha256_file(path)]
+            entry = [*mark, sha256_file(path)]
+            if _mark(path) != mark:  # what was hashed is neither the old file nor the new one
+                return str(entry[2])
+            self.known[key] = entry
             self.changed = True
         return str(entry[2])
 
     def of_sources(self, sources: Sequence[Source]) -> str | None:
-        """One digest of all sources: name, range, size and bytes of each, not where they lie. None for no sources."""
+        """One digest of all sources: name, range, size and bytes of each, not where they lie. None for no sources.
+
+        Raises RecipeError where one cannot be read.
+        """
         if not sources:
             return None
         digest = hashlib.sha256()
         for source in sources:
-            item = asdict(source) | {"digest": source.digest or self.of(Path(source.path))}
-            item.pop("path")
+            try:
+                item = asdict(source) | {"digest": source.digest or self.of(Path(source.path))}
+            except OSError as error:
+                raise RecipeError([f"{shown_name(source.path)} cannot be read ({error.strerror})"]) from None
+            del item["path"], item["seen"]
             digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 
@@ -60,6 +70,11 @@ class Digests:
         """Writes what is new."""
         if self.changed:
             write_json(self.path, self.known)
+
+
+def _mark(path: Path) -> list[int]:
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns]
 
 
 def _read_cache(path: Path) -> dict[str, Any]:

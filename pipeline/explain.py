@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.names import utf8
 from pipeline.queries import Found, QueryError, broken_rule, stages_found
 from pipeline.terminal import printable
 
@@ -24,6 +25,7 @@ def explain_document(out: Path, wanted: str) -> list[dict[str, Any]]:
 
     wanted: its id, its source or its url. Raises QueryError where no stage has seen it.
     """
+    wanted = utf8(wanted)
     found = [(stage, list(_met(out, stage, wanted))) for stage in stages_found(out).values()]
     last = max((k for k, (_, met) in enumerate(found) if met), default=-1)
     steps: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ import xxhash
 from pipeline import given_up
 from pipeline.config import find_stage
 from pipeline.loading import stage_refs
+from pipeline.names import shown_name
 from pipeline.plan import Plan
 from pipeline.quarantine import faults
 from pipeline.runner import stage_costs
@@ -101,13 +102,14 @@ def model_folder(run: Path) -> Path:
 
 def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     """The plan as rows and as text: each stage, whether it is done, or why it must run."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": p.folder,
-            "reads": p.parent or f"{len(p.sources)} sources",
+            "reads": p.parent or f"{len(p.sources)} source{'' if len(p.sources) == 1 else 's'}",
             "run": p.why is not None,
             "why": p.why or "done",
             "fused": p.fused and p.why is not None,
+            "remarks": p.stage.remarks(plan.recipe.folders),
         }
         for p in plan.stages
     ]
@@ -119,7 +121,8 @@ def plan_table(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     ]
     if plan.removes:
         lines.append(f"in the way: {', '.join(plan.removes)}, finished by another recipe; only --replace removes them")
-    lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {plan.out}")
+    lines += [remark for row in rows for remark in row["remarks"]]
+    lines.append(f"input {size / 1e6:,.1f} MB as stored; output to {shown_name(plan.out)}")
     return rows, "\n".join(lines)
 
 
@@ -143,12 +146,14 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
                 "megabytes_per_second": cost.get("bytes_in", 0) / max(cost.get("seconds", 0), 1e-3) / 1e6,
                 "rules": manifest.rules,
                 "counters": manifest.counters,
+                "remarks": manifest.remarks,
             }
         )
     columns = {"read": 10, "kept": 10, "dropped": 9, "bad": 6, "MB out": 9, "MB/s in": 9, "wall s": 8, "CPU s": 8}
     lines = [f"{'stage':<18}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
     lines += [*(_funnel_line(row) for row in rows)]
     lines += [f"{row['stage']}: {text}" for row in rows if (text := tokens_line(row["counters"]))]
+    lines += [f"{row['stage']}: {remark}" for row in rows for remark in row["remarks"]]
     for name, stage in seen.items():
         bad = faults(out / name, stage.files.get("quarantine", ()))
         if stage.stopped or bad.count:

@@ -93,6 +93,8 @@ class Manifest(BaseModel):
     rules: dict[str, int]
     counters: dict[str, int]
     files: dict[str, list[File]]
+    remarks: list[str] = []
+    """What people should know of the inputs: files that were passed over."""
     fused_bytes: int | None = None
     """Text bytes of the rows kept, where the stage was fused into the next and wrote no shards."""
 

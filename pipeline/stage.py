@@ -8,11 +8,12 @@ travels to a worker as (stage settings, step name), never as a pickled callable,
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -51,9 +52,11 @@ class Emit:
 class Source:
     """A piece of input that one ingest task reads.
 
-    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; it does not
-    depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the end". input: which
-    of the stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by hashing `path`.
+    path: the file (empty where there is none, as for a Hub dataset). name: how ids and `source` call it; valid UTF-8,
+    and it does not depend on where the working directory is. start, end: byte or row-group range, end -1 for "to the
+    end". input: which of the stage's inputs it belongs to. size: bytes. digest: identity, where it cannot be had by
+    hashing `path`. seen: what the plan saw of the file, so that a reader can tell that it changed. Where the file lies
+    and what was seen are no part of the stage's identity.
     """
 
     path: str
@@ -63,6 +66,17 @@ class Source:
     input: int = 0
     size: int = 0
     digest: str = ""
+    seen: tuple[int, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The source as JSON can hold it: a path's bytes, which need not be UTF-8, as Latin-1."""
+        return asdict(self) | {"path": os.fsencode(self.path).decode("latin-1")}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """The source that `plain` described."""
+        path = os.fsdecode(plain["path"].encode("latin-1"))
+        return cls(**{**plain, "path": path, "seen": tuple(plain["seen"])})
 
     @property
     def bytes(self) -> float:
@@ -212,6 +226,11 @@ class Stage(BaseModel):
     def sources(self, folders: Sequence[Path]) -> list[Source]:
         """The pieces of input, in order, never depending on the number of workers; only for stages that read
         sources."""
+        return []
+
+    def remarks(self, folders: Sequence[Path]) -> list[str]:
+        """What people should know of the inputs and is no error, a sentence each: files that are passed over. Only for
+        stages that read sources."""
         return []
 
     def libraries(self) -> tuple[str, ...]:
@@ -410,6 +429,6 @@ def resolve(path: str, folders: Sequence[Path]) -> Path:
     """A path of the recipe: absolute as it is, relative from the first folder where it (or its glob's parent)
     exists."""
     for folder in folders:
-        if (folder / path).exists():
+        if os.path.lexists(folder / path):
             return folder / path
     return folders[0] / path if folders else Path(path)

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def partitions(size: int, most: int) -> int:
 def _bytes(spec: TaskSpec) -> float:
     """What a task reads; 0 where that is several files, which its step's other tasks read too."""
     if spec.sources:
-        return sum(Source(**source).bytes for source in spec.sources)
+        return sum(Source.of(source).bytes for source in spec.sources)
     return Path(spec.inputs[0]).stat().st_size if len(spec.inputs) == 1 else 0
 
 
@@ -236,7 +236,7 @@ class StageRun:
             groups = grouped(sources)
             specs = [
                 self._spec(step, phase, out, k, len(groups), []).model_copy(
-                    update={"sources": [asdict(source) for source in group], "limit": share, "last": last}
+                    update={"sources": [source.plain() for source in group], "limit": share, "last": last}
                 )
                 for k, group in enumerate(groups)
             ]
@@ -396,6 +396,7 @@ class StageRun:
             rules=dict(totals.rules),
             counters=dict(totals.counters),
             files=totals.files,
+            remarks=planned.stage.remarks(self.plan.recipe.folders),
             fused_bytes=fused_bytes,
         )
         if planned.repairs is not None:

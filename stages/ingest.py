@@ -10,25 +10,33 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.names import is_utf8, shown_name, utf8_name
 from pipeline.rows import DOCUMENT, PAYLOAD, with_field
 from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
-from stages.readers import paths
+from stages.readers import nested, paths, pieces, preview
 from stages.readers.beginning import foreign_encoding
+from stages.readers.footers import Footer, footers
 from stages.readers.records import HEAD, Bad, Item, lines
 from stages.readers.rows import Fields
+from stages.readers.search import MAGIC
 from stages.readers.streams import RATIO_FROM, Broken, Limits, Stream
 
-Format = Literal["jsonl", "json", "parquet", "csv", "tsv", "text", "warc", "wet", "datasets"]
+Format = Literal["jsonl", "json", "parquet", "csv", "tsv", "text", "html", "warc", "wet", "datasets"]
 WEB = ("warc", "wet")
+PAGES = (*WEB, "html")
 TABULAR = ("parquet", "datasets")
 TEXTUAL = ("jsonl", "json", "csv", "tsv", "text")
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+NAMED_FIELDS = ("text_field", "id_field", "url_field", "html_field", "meta_fields")
 
 
 class FieldMap(BaseModel):
@@ -36,7 +44,9 @@ class FieldMap(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_field: str = Field("text", description="The field that holds the text.")
+    text_field: str = Field(
+        "text", description="The field that holds the text; one inside another by its dotted name: `content.text`."
+    )
     id_field: str | None = Field(
         None,
         description="The field that holds the record's own id (a string or an integer). "
@@ -58,7 +68,12 @@ class FieldMap(BaseModel):
 
 
 class Input(FieldMap):
-    """One input: a file, folder, glob (`**` included), or a `datasets` source."""
+    """One input: a file, folder, glob (`**` included), or a `datasets` source.
+
+    Of a folder every file of a known format is read, links followed, but for names that begin with "." or "_", what
+    `datasets` writes about its files, and files that describe records beside or below them: pages, Markdown, README.
+    What a path or glob names is read whatever it is called. A folder that `datasets` saved to disk is known as such.
+    """
 
     path: str = Field(min_length=1, description="File, folder or glob; for `datasets` a saved folder or a Hub name.")
     name: str | None = Field(None, description="What ids and sources call it; the path's fixed folder, if not given.")
@@ -75,6 +90,14 @@ class Input(FieldMap):
     def form(self, path: str) -> str | None:
         """The format of one of this input's files, None where nothing tells it."""
         return self.format or paths.format_of(path)
+
+    def is_dataset(self, folders: Sequence[Path]) -> bool:
+        """Whether `datasets` reads the input as a whole: the recipe says so, or `datasets` saved it."""
+        return self.format == "datasets" or (self.format is None and pieces.is_saved(resolve(self.path, folders)))
+
+    def files(self, folders: Sequence[Path]) -> paths.Files:
+        """The files of an input that is read file by file."""
+        return paths.find(self.path, folders, known_only=self.format is None)
 
 
 def _as_input(value: Any) -> Any:
@@ -138,70 +161,178 @@ class Ingest(FieldMap, Stage):
 
     def sources(self, folders: Sequence[Path]) -> list[Source]:
         """The pieces of all inputs, input by input, sorted by name within each."""
-        return [piece for k in range(len(self.inputs)) for piece in self._pieces(k, folders)]
+        found = [None if entry.is_dataset(folders) else entry.files(folders) for entry in self.inputs]
+        known = self._footers(found)
+        return [piece for k, files in enumerate(found) for piece in self._pieces(k, files, known, folders)]
 
     def check(self, folders: Sequence[Path]) -> list[Problem]:
-        """Inputs that are missing, empty or of no known format, fields that are not in them, names that clash."""
-        found = [problem for k in range(len(self.inputs)) for problem in self._check_input(k, folders)]
-        if found:
-            return found
-        places: dict[str, tuple[int, str]] = {}
-        for source in self.sources(folders):
-            k, path = places.setdefault(source.name, (source.input, source.path))
-            if path != source.path or k != source.input:
-                message = f"{source.name} is called like a file of inputs[{k}]: give each input a `name` of its own"
-                return [Problem(("inputs", source.input, "path"), message)]
-        return []
+        """Inputs that are missing, empty, unreadable or of no known format, fields that are not in them, names that
+        clash."""
+        found = [None if entry.is_dataset(folders) else entry.files(folders) for entry in self.inputs]
+        problems: list[Problem] = []
+        samples: dict[int, list[preview.Sample]] = {}
+        known = self._footers(found)
+        for k, files in enumerate(found):
+            told = self._file_faults(k, files, folders) if files else _dataset_faults(self.inputs[k], folders)
+            messages = list(told)
+            problems += [Problem(("inputs", k, "path"), message) for message in messages]
+            if not messages:
+                samples[k] = self._samples(k, files, known, folders)
+        sound = {k: found[k] for k in samples}
+        return [*problems, *self._clashes(sound, folders), *self._field_problems(samples)]
 
-    def _pieces(self, k: int, folders: Sequence[Path]) -> Iterator[Source]:
+    def remarks(self, folders: Sequence[Path]) -> list[str]:
+        """How many files each input passes over, and tables that cannot be read, which will be quarantined."""
+        found = [None if entry.is_dataset(folders) else entry.files(folders) for entry in self.inputs]
+        told = []
+        for entry, files in zip(self.inputs, found, strict=True):
+            told += [_other_splits(entry, folders)] if files is None else [paths.passed_over(entry.path, files)]
+        unreadable = [(path, footer.fault) for path, footer in self._footers(found).items() if footer.fault]
+        told += [f"{shown_name(path)} cannot be read: {shown_name(fault)}" for path, fault in unreadable]
+        return [one for one in told if one]
+
+    def _footers(self, found: Sequence[paths.Files | None]) -> Mapping[Path, Footer]:
+        """The footers of the inputs' tables."""
+        tables = [
+            path
+            for entry, files in zip(self.inputs, found, strict=True)
+            for path, _ in (files.files if files else [])
+            if entry.form(path.name) in TABULAR and path.stat().st_size
+        ]
+        return footers(tables)
+
+    def _pieces(
+        self, k: int, files: paths.Files | None, known: Mapping[Path, Footer], folders: Sequence[Path]
+    ) -> Iterator[Source]:
         entry, title = self.inputs[k], self.inputs[k].title(folders)
-        if entry.format == "datasets":
+        if files is None:
             yield from _dataset(entry, k, title, folders)
             return
-        for path, below in paths.find(entry.path, folders, known_only=entry.format is None):
-            name, form, size = f"{title}/{below}".lstrip("/"), entry.form(path.name), path.stat().st_size
+        for path, below in files.files:
+            name, form, seen = _source_name(title, below), entry.form(path.name), pieces.seen(path)
+            whole = Source(str(path), name, input=k, size=seen[0], seen=seen)
             if form == "parquet":
-                for start, end, part in paths.row_group_pieces(path, self.piece_bytes):
-                    yield Source(str(path), name, start, end, k, part)
+                for start, end, part in pieces.row_group_pieces(known.get(path, Footer()), self.piece_bytes, seen[0]):
+                    yield replace(whole, start=start, end=end, size=part)
             elif form == "jsonl" or (form == "text" and self._setting(k, "documents") == "line"):
-                for start, end in paths.line_pieces(path, self.piece_bytes):
-                    yield Source(str(path), name, start, end, k, end - start if end >= 0 else size)
+                for start, end in pieces.line_pieces(path, self.piece_bytes, seen[0]):
+                    yield replace(whole, start=start, end=end, size=end - start if end >= 0 else seen[0])
             else:
-                yield Source(str(path), name, input=k, size=size)
+                yield whole
 
-    def _check_input(self, k: int, folders: Sequence[Path]) -> Iterator[Problem]:
-        entry, loc = self.inputs[k], ("inputs", k, "path")
-        if entry.format == "datasets":
-            yield from (Problem(loc, message) for message in _dataset_faults(entry, folders))
-            return
-        files = [path for path, _ in paths.find(entry.path, folders, known_only=entry.format is None)]
+    def _file_faults(self, k: int, found: paths.Files, folders: Sequence[Path]) -> Iterator[str]:
+        entry = self.inputs[k]
+        files = [path for path, _ in found.files]
         unknown = [path.name for path in files if entry.form(path.name) is None]
+        yield from found.faults[:FAULTS]
+        if len(found.faults) > FAULTS:
+            yield f"and {len(found.faults) - FAULTS:,} more that cannot be read"
+        if found.faults:
+            return
         if not files:
-            yield Problem(loc, _nothing(entry.path, folders))
+            yield _nothing(entry.path, found, folders)
         elif unknown:
-            known = " ".join(paths.FORMATS)
-            yield Problem(loc, f"{unknown[0]}: no known format ({known}); say it with `format`")
+            yield f"{shown_name(unknown[0])}: no known format ({' '.join(paths.FORMATS)}); say it with `format`"
         elif not any(path.stat().st_size for path in files):
-            yield Problem(loc, f"{entry.path}: only empty files")
+            yield f"{entry.path}: only empty files"
         elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("fastwarc"):
-            yield Problem(loc, "WARC and WET need fastwarc: pip install 'gristmill[warc]'")
+            yield "WARC and WET need fastwarc: pip install 'gristmill[warc]'"
         else:
             first = next(path for path in files if path.stat().st_size)
             fault = _encoding_fault(first) if entry.form(first.name) in TEXTUAL else None
-            yield from [Problem(loc, fault)] if fault else self._check_fields(k, first)
+            yield from [fault] if fault else []
 
-    def _check_fields(self, k: int, path: Path) -> Iterator[Problem]:
-        """Problems of fields that the input's first file has not, or more than once, where its columns can be told."""
-        form = str(self.inputs[k].form(path.name))
-        columns = _columns(path, form, quoted=self._quoted(k, form))
-        text = "html_field" if self._setting(k, "html_field") else "text_field"
-        for field in (text, "id_field"):
-            wanted = self._setting(k, field)
-            if columns is not None and wanted is not None and (number := columns.count(wanted)) != 1:
-                own = wanted != getattr(self, field)
-                what = f"{number} columns {wanted!r} among" if number else f"no column {wanted!r}, but"
-                message = f"{path.name} has {what}: {', '.join(columns)}"
-                yield Problem(("inputs", k, field) if own else (field,), message[:500])
+    def _clashes(self, found: Mapping[int, paths.Files | None], folders: Sequence[Path]) -> list[Problem]:
+        """The first name that two files would have."""
+        places: dict[str, tuple[int, str]] = {}
+        for k, files in found.items():
+            entry, title = self.inputs[k], self.inputs[k].title(folders)
+            if files is None:
+                named = [(f"{title or entry.path}/{entry.split}", entry.path)]
+            else:
+                named = [(_source_name(title, below), str(path)) for path, below in files.files]
+            for name, path in named:
+                if places.setdefault(name, (k, path)) != (k, path):
+                    message = f"{shown_name(name)} is called like a file of inputs[{places[name][0]}]: "
+                    return [Problem(("inputs", k, "name"), message + "give each input a `name` of its own")]
+        return []
+
+    def _samples(
+        self, k: int, found: paths.Files | None, known: Mapping[Path, Footer], folders: Sequence[Path]
+    ) -> list[preview.Sample]:
+        """The fields of the input's first file of each format that has fields."""
+        entry, first = self.inputs[k], dict[str, Path]()
+        files = [path for path, _ in found.files] if found else _saved(entry, folders)
+        for path in files:
+            form = entry.form(path.name) or ""
+            if form not in first and path.stat().st_size:
+                first[form] = path
+        if found is None and first:
+            known = footers(first.values())
+        each = [self._sample(k, form, path, known) for form, path in first.items()]
+        return [sample for sample in each if sample is not None]
+
+    def _sample(self, k: int, form: str, path: Path, known: Mapping[Path, Footer]) -> preview.Sample | None:
+        """A file's fields; None where it has none, or they cannot be told (the run will say why)."""
+        if form in TABULAR:
+            footer = known.get(path, Footer())
+            return preview.Sample(path.name, form, footer.names) if footer.names else None
+        try:
+            if form in DELIMITERS:
+                return preview.Sample(path.name, form, _header(path, DELIMITERS[form], quoted=self._quoted(k, form)))
+            if form in ("json", "jsonl"):
+                fields, stream = self._fields(k, form), Stream(str(path), self._limits())
+                wanted = [name for values in self._wanted(k).values() for name in values]
+                enough = [*wanted, fields.html or fields.text]
+                items = self._items(k, form, preview.head(stream), fields, path.name)
+                return preview.sampled(path.name, form, items, enough)
+        except (OSError, ValueError, csv.Error, Broken):
+            return None
+        return None
+
+    def _wanted(self, k: int) -> dict[str, tuple[str, ...]]:
+        """The fields that the recipe names for input k, by setting; not those that are looked for by default."""
+        found = {}
+        for setting in NAMED_FIELDS:
+            value = self._setting(k, setting)
+            if value is not None and value != FieldMap.model_fields[setting].default:
+                found[setting] = (value,) if isinstance(value, str) else tuple(value)
+        return found
+
+    def _field_problems(self, samples: Mapping[int, Sequence[preview.Sample]]) -> Iterator[Problem]:
+        """Text that an input has not, and fields that the recipe names: for one input that has them not, or for all
+        inputs where none has them."""
+        told: dict[tuple[tuple[str | int, ...], str], str] = {}
+        shared: dict[tuple[str, str], list[preview.Sample]] = {}
+        for k, some in samples.items():
+            for sample in some:
+                names = self._text_names(k, sample.form)
+                if not any(name in sample.names for name in names):
+                    setting = "html_field" if self._setting(k, "html_field") else "text_field"
+                    told[self._place(k, setting), names[0]] = sample.lacks(names[0])
+                for setting in ("html_field", "text_field", "id_field"):
+                    if fault := sample.repeats(self._setting(k, setting)):
+                        told[self._place(k, setting), "repeated"] = fault
+            for setting, wanted in self._wanted(k).items():
+                for name in wanted if some else ():
+                    if self._setting(k, setting) == getattr(self, setting):
+                        shared.setdefault((setting, name), []).extend(some)
+                    elif not any(name in sample.names for sample in some):
+                        told.setdefault((self._place(k, setting), name), some[0].lacks(name))
+        for (setting, name), some in shared.items():
+            if not any(name in sample.names for sample in some):
+                told.setdefault(((setting,), name), some[0].lacks(name))
+        return (Problem(loc, message) for (loc, _), message in told.items())
+
+    def _text_names(self, k: int, form: str) -> list[str]:
+        """The fields of which a record must have one."""
+        names = [self._setting(k, "html_field"), self._setting(k, "text_field")]
+        return [name for name in names if name][: 1 if form in DELIMITERS else 2]
+
+    def _place(self, k: int, setting: str) -> tuple[str | int, ...]:
+        """Where the recipe gives input k a setting."""
+        own = self._setting(k, setting) != getattr(self, setting)
+        return ("inputs", k, setting) if own else (setting,)
 
     def _setting(self, k: int, name: str) -> Any:
         """A field of `FieldMap` for input k."""
@@ -212,7 +343,7 @@ class Ingest(FieldMap, Stage):
 
     def _fields(self, k: int, form: str) -> Fields:
         own = {name: self._setting(k, name) for name in FieldMap.model_fields}
-        web = form in WEB
+        web = form in PAGES
         return Fields(
             text="text" if web else own["text_field"],
             id=own["id_field"],
@@ -228,62 +359,85 @@ class Ingest(FieldMap, Stage):
         source = task.source
         if source is None:
             raise ValueError("ingest reads a source, and the task has none")
-        form = self.inputs[source.input].form(source.path) or "text"
+        pieces.hold(source)
+        form = "datasets" if source.digest else self.inputs[source.input].form(source.path) or "text"
         read = self._tables if form in TABULAR else self._rows
         yield from read(source, form, self._fields(source.input, form), task)
+        pieces.hold(source)
 
     def _tables(self, source: Source, form: str, fields: Fields, task: Task) -> Iterator[Emit]:
         from stages.readers import tables
         from stages.readers.columns import Columns
-        from stages.readers.rows import Names
+        from stages.readers.rows import Names, Rows
 
         entry = self.inputs[source.input]
+        if form == "parquet" and source.end < 0 and (fault := footers([Path(source.path)])[Path(source.path)].fault):
+            bad = Bad(0, "unreadable_parquet", fault)  # it would end this process
+            yield from Rows(source.name, fields, task, self._schema()).gather([bad])
+            return
+        source = _aliased(source, task)
         if form == "parquet":
-            parts = tables.read_parquet(source, fields, self._limits())
+            parts = tables.read_parquet(source, nested.with_outer(fields), self._limits())
         elif Path(source.path).is_file():
             parts = tables.read_saved(source.path, fields, self._limits())
         else:
             name, about = source.path or entry.path, (entry.config, entry.split, entry.revision)
             parts = tables.read_dataset(name, *about, fields, self._limits())
-        yield from Columns(Names(source.name), fields, task, self._schema()).gather(parts)
+        columns = Columns(Names(source.name), fields, task, self._schema())
+        yield from columns.gather(nested.of_parts(parts, fields))
         yield Emit(counters={"bytes_read": source.size})
 
     def _rows(self, source: Source, form: str, fields: Fields, task: Task) -> Iterator[Emit]:
-        from stages.readers import beginning, warc
         from stages.readers.rows import Rows
 
         stream = Stream(source.path, self._limits(), source.start, source.end)
-        if form in WEB:
-            items = warc.read_warc(stream, fields.max_bytes)
-        else:
-            head, chunks = beginning.taken_off(stream)
-            items = self._textual(source, form, fields, head, chunks)
+        whole = source.start == 0 and source.end < 0
+        items = self._items(source.input, form, stream, fields, source.name, source.start, whole=whole)
         rows = Rows(source.name, fields, task, self._schema())
-        yield from rows.gather(items)
+        yield from rows.gather(nested.of_items(items, fields))
         lost = stream.stored(rows.lost) + stream.unread
         yield Emit(counters={"bytes_read": stream.consumed, "bytes_lost": lost})
 
+    def _items(
+        self,
+        k: int,
+        form: str,
+        stream: Iterable[bytes],
+        fields: Fields,
+        file: str,
+        start: int = 0,
+        *,
+        whole: bool = True,
+    ) -> Iterator[Item]:
+        """The records of a stream that begins at byte `start` of its file. whole: it is all of the file."""
+        from stages.readers import beginning, records, text, warc
+
+        if form in WEB:
+            return warc.read_warc(stream, fields.max_bytes)
+        if form == "html":
+            return text.read_text(stream, replace(fields, text=str(fields.html)), start, records.whole, "file")
+        head, chunks = beginning.taken_off(stream)
+        if start == 0 and (encoding := foreign_encoding(head)):
+            lost = sum(map(len, chunks))
+            return iter([Bad(0, "not_utf8", f"{file} is {encoding}, not UTF-8", head[:HEAD], lost)])
+        return self._textual(k, form, fields, head, chunks, start, whole=whole)
+
     def _textual(
-        self, source: Source, form: str, fields: Fields, head: bytes, chunks: Iterator[bytes]
+        self, k: int, form: str, fields: Fields, head: bytes, chunks: Iterator[bytes], start: int, *, whole: bool
     ) -> Iterator[Item]:
         """The records of a file that is UTF-8; `head` are its first bytes, `chunks` all of them."""
         from stages.readers import beginning, delimited, text
 
-        if source.start == 0 and (encoding := foreign_encoding(head)):
-            detail = f"{Path(source.path).name} is {encoding}, not UTF-8"
-            return iter([Bad(0, "not_utf8", detail, head[:HEAD], sum(map(len, chunks)))])
-        whole = source.start == 0 and source.end < 0
         scan = beginning.line_scanner(head) if whole else lines
         if form == "jsonl":
-            return text.read_json(chunks, fields, source.start, scan)
+            return text.read_json(chunks, fields, start, scan)
         if form == "json":
             return text.read_json_values(chunks, fields)
-        if form in ("csv", "tsv"):
-            quoted = self._quoted(source.input, form)
-            return delimited.read_delimited(chunks, fields, "\t" if form == "tsv" else ",", scan, quoted=quoted)
-        documents = self._setting(source.input, "documents")
+        if form in DELIMITERS:
+            return delimited.read_delimited(chunks, fields, DELIMITERS[form], scan, quoted=self._quoted(k, form))
+        documents = self._setting(k, "documents")
         scan = beginning.text_scanner(head, documents) if whole else scan
-        return text.read_text(chunks, fields, source.start, scan, documents)
+        return text.read_text(chunks, fields, start, scan, documents)
 
     def _limits(self) -> Limits:
         return Limits(self.max_ratio, self.max_expanded_bytes, self.ratio_from)
@@ -291,39 +445,88 @@ class Ingest(FieldMap, Stage):
     def _schema(self) -> pa.Schema:
         """With `payload` if any input may carry pages: a web archive, an HTML field, files yet to be found."""
         forms = [(k, entry.form(entry.path)) for k, entry in enumerate(self.inputs)]
-        pages = any(form is None or form in WEB or self._setting(k, "html_field") for k, form in forms)
+        pages = any(form is None or form in PAGES or self._setting(k, "html_field") for k, form in forms)
         return with_field(DOCUMENT, PAYLOAD) if pages else DOCUMENT
+
+
+FAULTS = 20
+"""Files and folders of an input that a check names at most, of those that cannot be read."""
+
+
+def _source_name(title: str, below: str) -> str:
+    return utf8_name(f"{title}/{below}".lstrip("/"))
+
+
+def _aliased(source: Source, task: Task) -> Source:
+    """The source under a name that libraries which take text for names can open."""
+    if is_utf8(source.path):
+        return source
+    alias = task.scratch / f"source-{source.input}{Path(source.path).suffix}"
+    alias.unlink(missing_ok=True)
+    alias.symlink_to(Path(source.path).absolute())
+    return replace(source, path=str(alias))
 
 
 def _dataset(entry: Input, k: int, title: str, folders: Sequence[Path]) -> Iterator[Source]:
     """One source for each Arrow file of a saved dataset, else one for the whole of a folder or Hub name."""
     folder = resolve(entry.path, folders)
-    saved = paths.saved_files(folder, entry.split) if folder.is_dir() else None
+    saved = pieces.saved_files(folder, entry.split) if os.path.isdir(folder) else None
     if saved is not None:
         for path, below in saved:
-            yield Source(str(path), f"{title}/{below}".lstrip("/"), input=k, size=path.stat().st_size)
+            seen = pieces.seen(path)
+            yield Source(str(path), _source_name(title, below), input=k, size=seen[0], seen=seen)
         return
     what = f"{entry.config or ''}@{entry.split}@{entry.revision or ''}"
-    place = str(folder) if folder.is_dir() else ""
-    digest = paths.folder_digest(folder) if place else entry.path
-    name = f"{title or entry.path}/{entry.split}"
-    yield Source(place, name, input=k, digest=f"{digest}@{what}")
+    place = str(folder) if os.path.isdir(folder) else ""
+    seen = pieces.seen(folder) if place else ()
+    digest = pieces.folder_digest(folder) if place else entry.path
+    name = utf8_name(f"{title or entry.path}/{entry.split}")
+    yield Source(place, name, input=k, digest=f"{digest}@{what}", seen=seen)
 
 
 def _dataset_faults(entry: Input, folders: Sequence[Path]) -> Iterator[str]:
     folder = resolve(entry.path, folders)
-    if not folder.is_dir() and (entry.path[0] in "./~" or entry.path.count("/") > 1):
+    if not os.path.isdir(folder) and (entry.path[0] in "./~" or entry.path.count("/") > 1):
         yield f"{entry.path}: no such folder, nor the name of a dataset on the Hub"
-    if (folder / "dataset_dict.json").is_file() and paths.saved_files(folder, entry.split) is None:
-        yield f"{entry.path} has no split {entry.split!r}"
+    try:
+        none = os.path.isdir(folder) and pieces.saved_files(folder, entry.split) is None
+    except ValueError as error:
+        yield str(error)
+        return
+    except OSError as error:
+        yield f"{shown_name(entry.path)} cannot be read ({error.strerror})"
+        return
+    if none and (folder / "dataset_dict.json").is_file():
+        splits = ", ".join(map(shown_name, pieces.saved_splits(folder)))
+        yield f"{entry.path} has no split {entry.split!r}; say with `split` which one is meant of: {splits}"
 
 
-def _nothing(path: str, folders: Sequence[Path]) -> str:
-    if paths.MAGIC.search(path):
-        return f"nothing matches {path}"
-    if resolve(path, folders).is_dir():
-        return f"{path}: no file of a known format beneath ({' '.join(paths.FORMATS)})"
-    return f"{path}: no such file or folder"
+def _saved(entry: Input, folders: Sequence[Path]) -> list[Path]:
+    """The first Arrow file of a saved dataset."""
+    folder = resolve(entry.path, folders)
+    return [path for path, _ in (pieces.saved_files(folder, entry.split) or [])[:1]] if os.path.isdir(folder) else []
+
+
+def _other_splits(entry: Input, folders: Sequence[Path]) -> str | None:
+    """In a sentence, the splits of a saved dataset that the recipe does not name."""
+    folder = resolve(entry.path, folders)
+    others = [split for split in pieces.saved_splits(folder) if split != entry.split] if os.path.isdir(folder) else []
+    if not others or not (folder / "dataset_dict.json").is_file():
+        return None
+    names = ", ".join(map(shown_name, others))
+    return f"{entry.path}: {len(others)} {'split' if len(others) == 1 else 'splits'} passed over: {names}"
+
+
+def _nothing(path: str, found: paths.Files, folders: Sequence[Path]) -> str:
+    name = shown_name(path)
+    if MAGIC.search(path):
+        brackets = "; [ ] stand for one of the characters between them, [[] for [ itself" if "[" in path else ""
+        return f"nothing matches {name}{brackets}"
+    if os.path.isdir(resolve(path, folders)):
+        known = " ".join(paths.FORMATS)
+        passed = paths.passed_over(path, found)
+        return f"{name}: no file of a known format beneath ({known})" + (f"; {passed}" if passed else "")
+    return f"{name}: no such file or folder"
 
 
 def _head(path: Path) -> bytes:
@@ -341,19 +544,9 @@ def _encoding_fault(path: Path) -> str | None:
     return told if encoding else None
 
 
-def _columns(path: Path, form: str, *, quoted: bool) -> list[str] | None:
-    """The columns of a Parquet, CSV or TSV file; None where they cannot be told (the run will say why)."""
-    import pyarrow.parquet as pq
-
-    try:
-        if form == "parquet":
-            return list(pq.read_schema(path).names)
-        if form in ("csv", "tsv"):
-            text = io.StringIO(_head(path).removeprefix(b"\xef\xbb\xbf").decode(errors="replace"), newline=None)
-            delimiter = "\t" if form == "tsv" else ","
-            rows = csv.reader(text, delimiter=delimiter)
-            plain = (line.rstrip("\n").split(delimiter) for line in text)
-            return next(row for row in (rows if quoted else plain) if any(row))
-    except (OSError, ValueError, StopIteration, csv.Error, Broken, pa.ArrowException):
-        return None
-    return None
+def _header(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
+    """The columns of a CSV or TSV file: its first line that is not blank."""
+    text = io.StringIO(_head(path).removeprefix(b"\xef\xbb\xbf").decode(errors="replace"), newline=None)
+    rows = csv.reader(text, delimiter=delimiter)
+    plain = (line.rstrip("\n").split(delimiter) for line in text)
+    return next((row for row in (rows if quoted else plain) if any(row)), [])

@@ -227,7 +227,7 @@ def test_a_source_of_great_size_is_not_fused(tmp_path: Path) -> None:
     (tmp_path / "in/large.txt").unlink()
     rows, text = plan_table(make_plan(recipe, tmp_path / "out"))
     assert [row["fused"] for row in rows] == [True, True, False, False]
-    assert "01-ingest          reads 1 sources        run: not done yet, in one pass with the next" in text
+    assert "01-ingest          reads 1 source         run: not done yet, in one pass with the next" in text
 
 
 def test_each_shard_of_a_pass_has_an_empty_scratch_folder_and_no_number(tmp_path: Path) -> None:

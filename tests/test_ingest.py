@@ -358,4 +358,4 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a.csv").write_text("text\ny\n")
     (problem,) = ingest({"path": "x/a.csv", "name": "n"}, {"path": "x/*.csv", "name": "n"}).check([tmp_path])
-    assert problem.loc == ("inputs", 1, "path")
+    assert problem.loc == ("inputs", 1, "name")

@@ -42,7 +42,7 @@ def schema_of(step: Each, incoming: pa.Schema) -> pa.Schema:
 
 def from_sources(step: Each, task: Task, sources: Sequence[Mapping[str, Any]]) -> Iterator[Emit]:
     """What the step makes of each source, one after the other."""
-    each = (replace(task, source=Source(**source)) for source in sources)
+    each = (replace(task, source=Source.of(source)) for source in sources)
     return (emit for one in each for emit in step.run(iter(()), one))
 
 

@@ -184,7 +184,7 @@ def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
 def _again(worker: _Worker, failed: _Failed, report: Report) -> tuple[TaskSpec, int]:
     spec, attempt = worker.spec, worker.attempt
     if attempt >= ATTEMPTS:
-        files = ", ".join(spec.inputs[:1]) or ", ".join(source["path"] for source in spec.sources)
+        files = ", ".join(spec.inputs[:1]) or ", ".join(source["name"] for source in spec.sources)
         reading = f" while reading {files}" if files else ""
         raise TaskError(f"{spec.stage} ({spec.key}): {failed.finally_}{reading}", failed.trace)
     report({"task": spec.key, "retry": attempt, "cause": failed.cause})

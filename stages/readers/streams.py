@@ -28,7 +28,7 @@ RATIO_FROM = 1 << 30
 """Expanded bytes of a file up to which no ratio is suspicious. Memory is bounded anyway: a bomb costs disk and time. A
 gibibyte is little of either, and files of templated pages expand some thousandfold."""
 
-SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz"}
 """File suffix → compression."""
 
 
