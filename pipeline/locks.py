@@ -7,6 +7,7 @@ one machine apart by a name in its socket namespace. The one trade-off: that kee
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 LOCK = ".lock"
 WORKING = "is at work in this folder; wait for it, or give another --out"
@@ -30,7 +32,7 @@ class LockedError(Exception):
 @contextmanager
 def alone(out: Path) -> Iterator[str]:
     """Holds a run's folder; gives "", or a note for people where a file system has no locks. Raises LockedError."""
-    with (out / LOCK).open("a+", encoding="utf-8") as file:
+    with _open(out / LOCK) as file:
         try:
             _take(file.fileno(), out)
         except (BlockingIOError, LockedError):
@@ -65,6 +67,16 @@ def at_work(out: Path) -> Iterator[None]:
         except OSError:  # no locks here
             pass
         yield
+
+
+def _open(path: Path) -> TextIO:
+    """The lock's file, made if need be. Raises LockedError where it is a link, which is not followed."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise LockedError(f"{path} is a link. A run's folder holds its own files: remove the link.") from None
 
 
 def _take(file: int, out: Path) -> None:
