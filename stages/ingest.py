@@ -81,6 +81,7 @@ class Ingest(FieldMap, Stage):
     skipped_* (parts of a WARC that are no documents).
     """
 
+    version: ClassVar[int] = 2
     reads: ClassVar[Literal["sources", "documents", "rows"]] = "sources"
 
     inputs: tuple[Annotated[Input, BeforeValidator(_as_input)], ...] = Field(

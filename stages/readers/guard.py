@@ -1,7 +1,9 @@
 """Runs `page` in a process of its own, so that a hostile page costs that page and not the run.
 
-Gives pages, gets texts or faults; a process that a page killed is started anew for the next one. The one trade-off: a
-process start (0.05 s) for each shard and each killed page, and a fifth of the speed (32 MB/s of HTML for 40).
+Gives pages, gets texts or faults. What is held against a page is only what it does again in a fresh process, alone:
+a process may die for reasons of the machine. Where those last, RuntimeError stops the task. The one trade-off: a
+process start (0.05 s) for each shard, and some for each page that kills one, and a fifth of the speed (32 MB/s of HTML
+for 40).
 """
 
 from __future__ import annotations
@@ -13,14 +15,29 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from stages.readers.page import ERROR, READY, framed, receive
+from stages.readers.page import FAULT, READY, framed, receive
 
 CHUNK_BYTES = 1 << 20
 """Bytes of pages sent at a time: all are received before the first is answered, so neither side waits for the other."""
+
+ATTEMPTS = 3
+"""Fresh processes that a page must end, alone, before it is blamed; and starts of a process before the machine is."""
+
+PATIENCE = 2
+"""How many times its usual CPU time a page gets when it is tried alone."""
+
+HARMLESS = ("text/html; charset=utf-8", b"<html><body><p>A harmless page.</p></body></html>")
+FROM_OUTSIDE = frozenset(
+    {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGPIPE}
+)
+"""Signals that no page can cause: someone kills the process, or the kernel does for want of memory."""
+
+ROOT = Path(__file__).parents[2]
 
 
 class Text(NamedTuple):
@@ -38,14 +55,68 @@ class Fault(NamedTuple):
     detail: str
 
 
+class _Extractor:
+    """One process, started and ready. Raises RuntimeError where it does not start."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        for _ in range(ATTEMPTS):
+            said, status = self._start()
+            if status is None:
+                return
+            if status >= 0:
+                break
+        raise RuntimeError(f"the page extractor did not start ({_manner(status)}):\n{said}")
+
+    def _start(self) -> tuple[str, int | None]:
+        """Starts the process; what it said and its exit status where it is not ready."""
+        path = os.pathsep.join([*filter(None, sys.path), str(ROOT)])
+        with tempfile.TemporaryFile() as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "stages.readers.page", json.dumps(self.settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": path, "RUST_BACKTRACE": "0"},
+            )
+            if self._process.stdout is not None and self._process.stdout.read(1) == READY:
+                return "", None
+            status = self._process.wait()
+            self.end()
+            errors.seek(0)
+            return errors.read()[-2000:].decode(errors="replace"), status
+
+    def answers(self, pages: Sequence[tuple[str, bytes]]) -> Iterator[Text | Fault]:
+        """What comes of the pages, in order. Raises EOFError or BrokenPipeError where the process is gone."""
+        send, pipe = self._process.stdin, self._process.stdout
+        if send is None or pipe is None:
+            raise ValueError("the extractor has no pipes")
+        frames = [framed(content_type.encode(errors="replace"), data) for content_type, data in pages]
+        send.write(b"".join([framed(struct.pack("<I", len(pages))), *frames]))
+        send.flush()
+        for _ in pages:
+            if pipe.read(1) == FAULT:
+                yield Fault(receive(pipe).decode(), receive(pipe).decode(errors="replace"))
+            else:
+                yield Text(receive(pipe), receive(pipe), receive(pipe).decode())
+
+    def wait(self) -> int:
+        """The exit status of a process that is gone."""
+        return self._process.wait()
+
+    def end(self) -> None:
+        """Ends the process, which holds nothing that it could lose."""
+        self._process.kill()
+        self._process.communicate()
+
+
 class Guard:
-    """The process, while a `with` lasts; started for the first page."""
+    """Extracts while a `with` lasts; a process is started for the first page."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """settings: what `page.serve` takes."""
         self.settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
+        self._extractor: _Extractor | None = None
 
     def __enter__(self) -> Guard:
         """Starts nothing yet."""
@@ -56,63 +127,75 @@ class Guard:
         self._end()
 
     def extract(self, pages: Sequence[tuple[str, bytes]]) -> list[Text | Fault]:
-        """(Content-Type, bytes) of pages → what came of each, in order."""
+        """(Content-Type, bytes) of pages → what came of each, in order.
+
+        Raises RuntimeError where the machine lets no extractor work.
+        """
         results: list[Text | Fault] = []
         while len(results) < len(pages):
-            process, last, size = self._running(), len(results), 0
+            last, size = len(results), 0
             while last < len(pages) and (size == 0 or size + len(pages[last][1]) <= CHUNK_BYTES):
                 size += len(pages[last][1])
                 last += 1
-            results += self._chunk(process, pages[len(results) : last])
+            results += self._chunk(pages[len(results) : last])
         return results
 
-    def _chunk(self, process: subprocess.Popen[bytes], pages: Sequence[tuple[str, bytes]]) -> list[Text | Fault]:
-        """Results of the first pages: all, or up to the one that killed the process."""
-        if process.stdin is None or process.stdout is None:
-            raise ValueError("the extractor has no pipes")
+    def _chunk(self, pages: Sequence[tuple[str, bytes]]) -> list[Text | Fault]:
+        """Results of the first pages: all, or up to the one at which the process ended."""
+        if self._extractor is None:
+            self._extractor = _Extractor(self.settings)
         results: list[Text | Fault] = []
-        frames = [framed(content_type.encode(errors="replace"), data) for content_type, data in pages]
         try:
-            process.stdin.write(b"".join([framed(struct.pack("<I", len(pages))), *frames]))
-            process.stdin.flush()
-            for _ in pages:
-                kind = process.stdout.read(1)
-                if kind == ERROR:
-                    results.append(Fault("page_error", receive(process.stdout).decode()))
-                    continue
-                text, title, charset = receive(process.stdout), receive(process.stdout), receive(process.stdout)
-                results.append(Text(text, title, charset.decode()))
+            for result in self._extractor.answers(pages):
+                results.append(result)  # noqa: PERF402 - those before the end of the process are kept
         except (EOFError, BrokenPipeError):
-            results.append(self._death(process.wait()))
             self._end()
+            results.append(self._alone(pages[len(results)]))
+        # An error may come of what the process did before, above all a lack of memory.
+        doubtful = [k for k, result in enumerate(results) if isinstance(result, Fault) and result.reason == "page_error"]
+        for k in doubtful:
+            results[k] = self._alone(pages[k])
         return results
 
-    def _death(self, status: int) -> Fault:
+    def _alone(self, page: tuple[str, bytes]) -> Text | Fault:
+        """What comes of the page in a process of its own; a fault only where it ends every such process."""
+        settings = {**self.settings, "timeout_seconds": PATIENCE * self.settings["timeout_seconds"]}
+        status = 0
+        for _ in range(ATTEMPTS):
+            extractor = _Extractor(settings)
+            try:
+                return next(extractor.answers([page]))
+            except (EOFError, BrokenPipeError):
+                status = extractor.wait()
+            finally:
+                extractor.end()
+            if status == -signal.SIGPROF:
+                break
+        if -status in FROM_OUTSIDE:
+            raise RuntimeError(f"the page extractor is killed again and again ({_manner(status)}): out of memory?")
+        self._try_harmless(settings)
         if status == -signal.SIGPROF:
-            return Fault("page_timeout", f"over {self.settings['timeout_seconds']:g} s of CPU time")
-        how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-        return Fault("page_crash", f"the extractor died of it: {how}")
+            limit = settings["timeout_seconds"]
+            return Fault("page_timeout", f"over {limit:g} s of CPU time, twice, once alone; this depends on the machine")
+        return Fault("page_crash", f"it ended {ATTEMPTS} fresh extractors, alone in each: {_manner(status)}")
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "stages.readers.page", json.dumps(self.settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RUST_BACKTRACE": "0"},
-            )
-            if self._process.stdout is None or self._process.stdout.read(1) != READY:
-                self._errors.seek(0)
-                said = self._errors.read()[-2000:].decode(errors="replace")
-                self._end()
-                raise RuntimeError(f"the page extractor did not start:\n{said}")
-        return self._process
+    def _try_harmless(self, settings: dict[str, Any]) -> None:
+        """Raises RuntimeError where even a harmless page ends the process."""
+        extractor = _Extractor(settings)
+        try:
+            result = next(extractor.answers([HARMLESS]))
+        except (EOFError, BrokenPipeError):
+            result = Fault("page_crash", _manner(extractor.wait()))
+        finally:
+            extractor.end()
+        if isinstance(result, Fault):
+            raise RuntimeError(f"the page extractor fails even on a harmless page: {result.detail}")
 
     def _end(self) -> None:
-        if self._process is not None and self._errors is not None:
-            self._process.kill()  # it holds nothing that it could lose
-            self._process.communicate()
-            self._errors.close()
-        self._process = self._errors = None
+        if self._extractor is not None:
+            self._extractor.end()
+        self._extractor = None
+
+
+def _manner(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
