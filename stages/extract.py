@@ -28,8 +28,8 @@ class Extract(Stage):
     """HTML → text; a page that is too large or too complex or breaks the parser is quarantined, one without text
     dropped ("empty").
 
-    Adds `title` and `charset` to `meta`. Counter: pages. A page's bytes decide: over `max_page_bytes`, elements nested
-    over 512 deep, or so many of them or of attributes that the time grows with their square. The limit of time is for
+    Adds `title` and `charset` to `meta`. Counter: pages. A page's bytes decide: over `max_page_bytes`, or elements
+    so deep within each other, or attributes so many, that the time grows with their square. The limit of time is for
     what passes these checks and is still too slow.
     """
 
@@ -46,10 +46,10 @@ class Extract(Stage):
     alt_texts: bool = Field(False, description="Put the alternative texts of images in (resiliparse).")
     comments: bool = Field(True, description="Take readers' comments for content.")
     timeout_seconds: float = Field(
-        60.0,
+        30.0,
         gt=0,
-        description="CPU seconds, not of the clock, that one page may take; twice as many when it is tried again "
-        "alone. Set it far above what pages take: whether a page passes depends on the machine.",
+        description="CPU seconds, not of the clock, that one page may take; four times as many when it is tried "
+        "again, alone. Set it far above what pages take: whether a page passes depends on the machine.",
     )
     max_page_bytes: int = Field(16 << 20, gt=0, description="A larger page is quarantined unread.")
 

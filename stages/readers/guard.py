@@ -28,7 +28,7 @@ CHUNK_BYTES = 1 << 20
 ATTEMPTS = 3
 """Fresh processes that a page must end, alone, before it is blamed; and starts of a process before the machine is."""
 
-PATIENCE = 2
+PATIENCE = 4
 """How many times its usual CPU time a page gets when it is tried alone."""
 
 HARMLESS = ("text/html; charset=utf-8", b"<html><body><p>A harmless page.</p></body></html>")
@@ -62,14 +62,14 @@ class _Extractor:
         self.settings = settings
         for _ in range(ATTEMPTS):
             said, status = self._start()
-            if status is None:
+            if said is None:
                 return
             if status >= 0:
                 break
         raise RuntimeError(f"the page extractor did not start ({_manner(status)}):\n{said}")
 
-    def _start(self) -> tuple[str, int | None]:
-        """Starts the process; what it said and its exit status where it is not ready."""
+    def _start(self) -> tuple[str | None, int]:
+        """Starts the process. Where it ends before it is ready, what it said and its exit status; else None."""
         path = os.pathsep.join([*filter(None, sys.path), str(ROOT)])
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
@@ -80,7 +80,7 @@ class _Extractor:
                 env={**os.environ, "PYTHONPATH": path, "RUST_BACKTRACE": "0"},
             )
             if self._process.stdout is not None and self._process.stdout.read(1) == READY:
-                return "", None
+                return None, 0
             status = self._process.wait()
             self.end()
             errors.seek(0)
@@ -152,10 +152,9 @@ class Guard:
             self._end()
             results.append(self._alone(pages[len(results)]))
         # An error may come of what the process did before, above all a lack of memory.
-        doubtful = [k for k, result in enumerate(results) if isinstance(result, Fault) and result.reason == "page_error"]
-        for k in doubtful:
-            results[k] = self._alone(pages[k])
-        return results
+        doubtful = [isinstance(result, Fault) and result.reason == "page_error" for result in results]
+        tried = zip(pages[: len(results)], results, doubtful, strict=True)
+        return [self._alone(page) if again else result for page, result, again in tried]
 
     def _alone(self, page: tuple[str, bytes]) -> Text | Fault:
         """What comes of the page in a process of its own; a fault only where it ends every such process."""
@@ -175,8 +174,8 @@ class Guard:
             raise RuntimeError(f"the page extractor is killed again and again ({_manner(status)}): out of memory?")
         self._try_harmless(settings)
         if status == -signal.SIGPROF:
-            limit = settings["timeout_seconds"]
-            return Fault("page_timeout", f"over {limit:g} s of CPU time, twice, once alone; this depends on the machine")
+            detail = f"over {settings['timeout_seconds']:g} s of CPU time, alone; this depends on the machine"
+            return Fault("page_timeout", detail)
         return Fault("page_crash", f"it ended {ATTEMPTS} fresh extractors, alone in each: {_manner(status)}")
 
     def _try_harmless(self, settings: dict[str, Any]) -> None:

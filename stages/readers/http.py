@@ -185,7 +185,7 @@ def _expanded(data: bytes, limit: int, new: Callable[[], _Decoder], magic: bytes
 
 
 def _brotli(data: bytes, limit: int) -> Body | None:
-    import brotli
+    import brotli  # type: ignore[import-untyped]
 
     decoder = brotli.Decompressor()
     try:

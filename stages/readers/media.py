@@ -22,7 +22,8 @@ SNIFFED = 1445
 """Bytes by which a type is told (section 5.2)."""
 
 PAGE = re.compile(
-    rb"[\t\n\f\r ]*<(?:(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[\s/>]|!--|\?xml)",
+    rb"[\t\n\f\r ]*<(?:!--|\?xml|"
+    rb"(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[\s/>])",
     re.IGNORECASE,
 )
 """How a page begins (section 7.1)."""

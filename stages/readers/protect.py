@@ -25,7 +25,9 @@ CONTROLS = [chr(code) for code in (*range(1, 9), *range(0x0E, 0x1C), 0x7F)]
 WORDS = ascii_letters + digits
 REFERENCE = re.compile(r"&#(?:[xX]0*([0-9a-fA-F]{1,6})(?![0-9a-fA-F])|0*([0-9]{1,7})(?![0-9]));?")
 
-JOINERS = re.compile("[\u200c\u200d\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U000e0020-\U000e007f]")
+JOINERS = re.compile(
+    "[\u200c\u200d\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U000e0020-\U000e007f]"
+)
 """Format characters that text needs: joiners, the marks of Arabic, Syriac and Kaithi numbers, tags of flags."""
 
 JOINER_NAMES = re.compile(r"&zw(n?)j;")

@@ -191,7 +191,8 @@ def _document(frame: Frame, limit: int) -> Item:
             return Passed("skipped_content")
         content, whole = read_body(answer, limit)
         if len(content) > limit:
-            return Bad(frame.position, "record_too_large", f"the body expands to over {limit:,} bytes", frame.data[:HEAD])
+            detail = f"the body expands to over {limit:,} bytes"
+            return Bad(frame.position, "record_too_large", detail, frame.data[:HEAD])
         truncated = truncated or (None if whole else "body")
     return _typed(frame.position, values | ({"truncated": truncated} if truncated else {}), content)
 
