@@ -25,6 +25,7 @@ CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?(?:\r*\n|\
 
 CHUNK_END = re.compile(rb"\r*\n|\r?\Z")
 GZIP = b"\x1f\x8b"
+SLICE = 256
 
 
 class HttpError(ValueError):
@@ -161,7 +162,7 @@ def _decoded(data: bytes, coding: str, limit: int) -> Body | None:
     if coding == "zstd":
         return _expanded(data, limit, ZstdFrame, ZstdFrame.magic)
     if coding == "br":
-        return _brotli(data, limit) or _brotli(data.rstrip(b"\r\n"), limit)
+        return _brotli(data, limit)
     return None
 
 
@@ -185,13 +186,35 @@ def _expanded(data: bytes, limit: int, new: Callable[[], _Decoder], magic: bytes
 
 
 def _brotli(data: bytes, limit: int) -> Body | None:
+    """Brotli data undone. Its decoder takes bytes after the end for a fault, so where it finds one, it is given less at
+    a time, to stop at the end."""
+    body, _ = _brotli_pieces([data], limit)
+    if body is None:
+        body, fed = _brotli_pieces(_slices(data, SLICE), limit)
+        if body is None:
+            body, _ = _brotli_pieces([*_slices(data[:fed], SLICE), *_slices(data[fed : fed + SLICE], 1)], limit)
+    return body
+
+
+def _slices(data: bytes, size: int) -> list[bytes]:
+    return [data[k : k + size] for k in range(0, len(data), size)]
+
+
+def _brotli_pieces(pieces: list[bytes], limit: int) -> tuple[Body | None, int]:
+    """What the pieces give, None after a fault, and how many bytes were given before the last piece."""
     import brotli  # type: ignore[import-untyped]
 
-    decoder = brotli.Decompressor()
-    try:
-        out = decoder.process(data, output_buffer_limit=limit + 1)
-        while len(out) <= limit and not decoder.is_finished() and not decoder.can_accept_more_data():
-            out += decoder.process(b"", output_buffer_limit=limit + 1 - len(out))
-    except brotli.error:
-        return None
-    return Body(out, decoder.is_finished() or len(out) > limit)
+    decoder, out, size, fed = brotli.Decompressor(), list[bytes](), 0, 0
+    for piece in pieces:
+        try:
+            more = decoder.process(piece, output_buffer_limit=limit + 1 - size)
+            while more:  # a call may leave some of the output to the next one
+                out.append(more)
+                size += len(more)
+                more = decoder.process(b"", output_buffer_limit=limit + 1 - size) if size <= limit else b""
+        except brotli.error:
+            return None, fed
+        if size > limit or decoder.is_finished():
+            return Body(b"".join(out), True), fed
+        fed += len(piece)
+    return Body(b"".join(out), False), fed

@@ -35,7 +35,7 @@ OTHER = (b"%PDF-", b"%!PS-Adobe-")
 """How printable documents begin that are no text."""
 
 TYPE = re.compile(r"[\t\n\r ]*([!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+)(?=[\t\n\r ;(]|\Z)")
-CHARSET = re.compile(r"[;\t\n\r ]charset[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"?|'([^']*)'|([^;,\t\n\r ]*))")
+PARAMETER = re.compile(r"[;\t\n\r ]([a-z0-9_-]+)[ \t]*=[ \t]*(\"(?:[^\"\\]|\\.)*+\"?|[^;,\t\n\r ]*)")
 
 
 class MediaType(NamedTuple):
@@ -52,11 +52,12 @@ def media_type(value: str) -> MediaType:
     """
     essence = charset = ""
     for part in _parts(value.lower()):
-        found, own = TYPE.match(part), CHARSET.search(f";{part}")
+        found = TYPE.match(part)
+        own = next((value for name, value in PARAMETER.findall(f";{part}") if name == "charset"), None)
         if found is not None and found[1] not in ("*/*", essence):
             essence, charset = found[1], ""
         if own is not None and (found is None or found[1] == essence):  # no type: "text/html,charset=utf-8"
-            charset = (own[1] or own[2] or own[3] or "").strip()
+            charset = own.strip("\"' ")
     return MediaType("" if essence in UNKNOWN else essence, charset)
 
 
