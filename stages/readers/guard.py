@@ -151,10 +151,14 @@ class Guard:
         except (EOFError, BrokenPipeError):
             self._end()
             results.append(self._alone(pages[len(results)]))
-        # An error may come of what the process did before, above all a lack of memory.
-        doubtful = [isinstance(result, Fault) and result.reason == "page_error" for result in results]
-        tried = zip(pages[: len(results)], results, doubtful, strict=True)
-        return [self._alone(page) if again else result for page, result, again in tried]
+            return [*self._trusted(pages, results[:-1]), results[-1]]
+        return self._trusted(pages, results)
+
+    def _trusted(self, pages: Sequence[tuple[str, bytes]], results: Sequence[Text | Fault]) -> list[Text | Fault]:
+        """The results, those in doubt tried again. An error may come of what the process did before, above all a lack
+        of memory."""
+        tried = zip(pages[: len(results)], results, strict=True)
+        return [self._alone(page) if _doubtful(result) else result for page, result in tried]
 
     def _alone(self, page: tuple[str, bytes]) -> Text | Fault:
         """What comes of the page in a process of its own; a fault only where it ends every such process."""
@@ -163,9 +167,13 @@ class Guard:
         for _ in range(ATTEMPTS):
             extractor = _Extractor(settings)
             try:
-                return next(extractor.answers([page]))
+                result = next(extractor.answers([page]))
             except (EOFError, BrokenPipeError):
                 status = extractor.wait()
+            else:
+                if _doubtful(result):
+                    self._try_harmless(settings)
+                return result
             finally:
                 extractor.end()
             if status == -signal.SIGPROF:
@@ -194,6 +202,10 @@ class Guard:
         if self._extractor is not None:
             self._extractor.end()
         self._extractor = None
+
+
+def _doubtful(result: Text | Fault) -> bool:
+    return isinstance(result, Fault) and result.reason == "page_error"
 
 
 def _manner(status: int) -> str:

@@ -23,6 +23,7 @@ SHIFTS = (b"\0", b"\x1b", b"~{")
 """Bytes by which ASCII may be another charset after all: UTF-16 has NULs, ISO-2022 escapes, HZ tildes."""
 
 META = re.compile(rb"<meta[^>]*?charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
+ROOT = re.compile("<html", re.IGNORECASE)
 META_BYTES = 4096
 """Bytes of a page in which a meta tag may tell its charset."""
 
@@ -95,7 +96,8 @@ def _trafilatura(chosen: dict[str, bool]) -> Extractor:
         title = _tree(html).title or ""
         html, restore = protect.joiners(html)
         if not chosen["main_content"]:
-            return restore(trafilatura.html2txt(html)), title
+            # It finds the text of no page whose <html> is left out.
+            return restore(trafilatura.html2txt(html if ROOT.search(html) else f"<html>{html}")), title
         text = trafilatura.extract(html, include_links=chosen["links"], include_comments=chosen["comments"])
         return restore(text or ""), title
 
