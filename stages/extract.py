@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import orjson
@@ -25,20 +25,32 @@ MEMORY_BYTES = 1 << 30
 
 
 class Extract(Stage):
-    """HTML → text; a page that times out or breaks the parser is quarantined, one without text dropped ("empty").
+    """HTML → text; a page that is too large or too complex or breaks the parser is quarantined, one without text
+    dropped ("empty").
 
-    Adds `title` and `charset` to `meta`. Counter: pages.
+    Adds `title` and `charset` to `meta`. Counter: pages. A page's bytes decide: over `max_page_bytes`, or elements
+    so deep within each other, or attributes so many, that the time grows with their square. The limit of time is for
+    what passes these checks and is still too slow.
     """
 
+    version: ClassVar[int] = 2
+
     engine: Literal["resiliparse", "trafilatura"] = Field(
-        "resiliparse", description="Who extracts; trafilatura takes over twenty times as long."
+        "resiliparse",
+        description="Who extracts; trafilatura takes over twenty times as long, and drops what is not printable, "
+        "such as soft hyphens, but for the joiners and other format characters that text needs.",
     )
     main_content: bool = Field(True, description="Only the main content: no navigation, no footers.")
     links: bool = Field(False, description="Write the targets of links into the text.")
     list_bullets: bool = Field(True, description="Keep bullets and numbers of lists (resiliparse).")
     alt_texts: bool = Field(False, description="Put the alternative texts of images in (resiliparse).")
     comments: bool = Field(True, description="Take readers' comments for content.")
-    timeout_seconds: float = Field(10.0, gt=0, description="CPU seconds, not of the clock, that one page may take.")
+    timeout_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="CPU seconds, not of the clock, that one page may take; four times as many when it is tried "
+        "again, alone. Set it far above what pages take: whether a page passes depends on the machine.",
+    )
     max_page_bytes: int = Field(16 << 20, gt=0, description="A larger page is quarantined unread.")
 
     def libraries(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.engines.fused import Fused, Shard, from_sources, load_stage, of_a_shard, schema_of
+from pipeline.engines.fused import Fused, Shard, cpu_seconds, from_sources, load_stage, of_a_shard, schema_of
 from pipeline.engines.streams import Link, LinkResult, Streams
 from pipeline.shards import SHARD_BYTES, File, describe, read_batches, sync
 from pipeline.shuffle import RunWriter, merge
@@ -89,7 +89,7 @@ class TaskResult(LinkResult):
 
 def run_task(spec: TaskSpec, report: Any) -> TaskResult:
     """Runs one task to its end. report: called with small mappings for whoever watches."""
-    began = time.process_time()
+    began = cpu_seconds()
     stage = load_stage(spec.use, spec.settings, spec.search)
     step = next(step for step in stage.steps() if step.name == spec.step)
     scratch = Path(spec.scratch)
@@ -111,7 +111,7 @@ def run_task(spec: TaskSpec, report: Any) -> TaskResult:
     job.run(step)
     shutil.rmtree(scratch, ignore_errors=True)
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    job.result.seconds, job.result.peak = time.process_time() - began, usage.ru_maxrss * 1024
+    job.result.seconds, job.result.peak = cpu_seconds() - began, usage.ru_maxrss * 1024
     return job.result
 
 

@@ -6,47 +6,50 @@ UTF-8 whatever the page declares, for wrong declarations are common and such byt
 
 from __future__ import annotations
 
-import codecs
 import json
+import re
 import struct
 import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-READY, TEXT, ERROR = b"R", b"T", b"E"
+from stages.readers import charset, protect, shape
+from stages.readers.media import BOMS, media_type
+
+READY, TEXT, FAULT = b"R", b"T", b"F"
 """What the program writes first, and before an answer."""
 
-BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-WIDER = {"gbk": "gb18030", "gb2312": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "windows-874": "cp874"}
-"""Declared charset → the superset that browsers decode it as (WHATWG Encoding Standard, section 4.2)."""
+SHIFTS = (b"\0", b"\x1b", b"~{")
+"""Bytes by which ASCII may be another charset after all: UTF-16 has NULs, ISO-2022 escapes, HZ tildes."""
 
-SHIFTS = (b"\0", b"\x1b")
-"""Bytes by which ASCII may be another charset after all: UTF-16 has NULs, ISO-2022-JP escapes."""
+META = re.compile(rb"<meta[^>]*?charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
+ROOT = re.compile("<html", re.IGNORECASE)
+META_BYTES = 4096
+"""Bytes of a page in which a meta tag may tell its charset."""
+
+OF_META = {"utf-16be": "utf-8", "utf-16le": "utf-8", "x-user-defined": "windows-1252"}
+"""What a meta tag means that names an encoding in which nobody could read it (HTML Standard, "prescan")."""
+
+DETECTED = {"iso2022_jp": "iso-2022-jp", "mac-roman": "macintosh", "utf-16-be": "utf-16be", "utf-16-le": "utf-16le"}
+"""Detection's names that are no labels → encodings."""
 
 Extractor = Callable[[str], tuple[str, str]]
 """A page's HTML → its text and title."""
 
 
 def decoded(data: bytes, content_type: str) -> tuple[str, str]:
-    """A page's HTML, and the charset it was read with; malformed bytes become U+FFFD.
+    """A page's HTML, and the charset it was read with, by its name in the WHATWG Encoding Standard.
 
     In order: a byte order mark, valid UTF-8 (ASCII too, unless it has `SHIFTS`), the charset of the HTTP header, of a
-    meta tag, of detection.
+    meta tag, of detection. Malformed bytes become U+FFFD.
     """
-    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-
-    for mark, charset in BOMS:
+    for mark, name in BOMS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(charset, "replace"), charset
+            return charset.decode(data[len(mark) :], name), name
     if (not data.isascii() or not any(mark in data for mark in SHIFTS)) and (html := _utf8(data)) is not None:
         return html, "utf-8"
-    declared = content_type.lower().partition("charset=")[2].partition(";")[0].strip(" \"'")
-    known = map_encoding_to_html5(declared, fallback_utf8=False) if declared else None
-    charset = str(known or detect_encoding(data, from_html_meta=True) or "utf-8")
-    try:
-        return data.decode(WIDER.get(charset, charset), "replace"), charset
-    except LookupError:
-        return data.decode(errors="replace"), "utf-8"
+    name = charset.encoding(media_type(content_type).charset) or _meta(data) or _detected(data)
+    return charset.decode(data, name), name
 
 
 def _utf8(data: bytes) -> str | None:
@@ -56,10 +59,21 @@ def _utf8(data: bytes) -> str | None:
         return None
 
 
+def _meta(data: bytes) -> str:
+    found = META.search(data[:META_BYTES])
+    name = charset.encoding(found[1].decode("latin-1")) if found else ""
+    return OF_META.get(name, name)
+
+
+def _detected(data: bytes) -> str:
+    from resiliparse.parse.encoding import detect_encoding
+
+    found = str(detect_encoding(data) or "").lower()
+    return DETECTED.get(found) or charset.encoding(found) or charset.encoding(found.replace("_", "-")) or "utf-8"
+
+
 def extractor(engine: str, options: dict[str, Any]) -> Extractor:
     """The function that extracts by an engine; `options` are `Extract`'s settings of the same names."""
-    from resiliparse.parse.html import HTMLTree
-
     names = ("main_content", "links", "list_bullets", "alt_texts", "comments")
     chosen = {name: options[name] for name in names}
     if engine == "trafilatura":
@@ -67,24 +81,37 @@ def extractor(engine: str, options: dict[str, Any]) -> Extractor:
     from resiliparse.extract.html2text import extract_plain_text
 
     def extract(html: str) -> tuple[str, str]:
-        tree = HTMLTree.parse(html)
-        return extract_plain_text(tree, **chosen), tree.title or ""
+        html, restore = protect.short_texts(html) if chosen["main_content"] else (html, str)
+        tree = _tree(html)
+        title = tree.title or ""
+        return restore(extract_plain_text(tree, **chosen)), restore(title)
 
     return extract
 
 
 def _trafilatura(chosen: dict[str, bool]) -> Extractor:
     import trafilatura
-    from resiliparse.parse.html import HTMLTree
 
     def extract(html: str) -> tuple[str, str]:
-        title = HTMLTree.parse(html).title or ""
+        title = _tree(html).title or ""
+        html, restore = protect.joiners(html)
         if not chosen["main_content"]:
-            return trafilatura.html2txt(html), title
+            # It finds the text of no page whose <html> is left out.
+            return restore(trafilatura.html2txt(html if ROOT.search(html) else f"<html>{html}")), title
         text = trafilatura.extract(html, include_links=chosen["links"], include_comments=chosen["comments"])
-        return text or "", title
+        return restore(text or ""), title
 
     return extract
+
+
+def _tree(html: str) -> Any:
+    """The page's tree. Raises `shape.TooComplexError` where reading it could take longer than its size allows."""
+    from resiliparse.parse.html import HTMLTree
+
+    shape.check_source(html)
+    tree = HTMLTree.parse(html)
+    shape.check_tree(html, tree)
+    return tree
 
 
 def receive(pipe: IO[bytes]) -> bytes:
@@ -104,8 +131,9 @@ def framed(*parts: bytes) -> bytes:
 def serve(settings: dict[str, Any], pages: IO[bytes], answers: IO[bytes]) -> None:
     """Answers every page (frames: Content-Type, bytes) until there are no more: `TEXT` with text, title and charset.
 
-    A page gets `timeout_seconds` of CPU time of this process, not of the clock: then the kernel's SIGPROF ends it. More
-    memory than `memory_bytes` ends it too, or is answered with `ERROR`, as is what an engine raises.
+    A page that is no text is answered with `FAULT`, a slug and what happened. A page that takes over `timeout_seconds`
+    of CPU time of this process, not of the clock, ends it by the kernel's SIGPROF; more memory than `memory_bytes`
+    ends it too, or is a fault.
     """
     import resource
     import signal
@@ -137,8 +165,14 @@ def _answer(extract: Extractor, data: bytes, content_type: str) -> bytes:
         html, charset = decoded(data, content_type)
         text, title = extract(html)
         return TEXT + framed(text.encode(errors="replace"), title.encode(errors="replace"), charset.encode())
+    except shape.TooComplexError as error:
+        return _fault(error.reason, str(error))
     except BaseException as error:  # noqa: BLE001 - a panic of the engine's Rust is no Exception
-        return ERROR + framed(f"{type(error).__name__}: {error}"[:500].encode(errors="replace"))
+        return _fault("page_error", f"{type(error).__name__}: {error}")
+
+
+def _fault(reason: str, detail: str) -> bytes:
+    return FAULT + framed(reason.encode(), detail[:500].encode(errors="replace"))
 
 
 if __name__ == "__main__":

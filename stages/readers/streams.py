@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 CHUNK = 1 << 20
 """Bytes asked for at a time, of a plain file or from a decoder."""
@@ -170,39 +170,113 @@ def _decoder(codec: str) -> Callable[[], Decoder]:
         from isal import igzip_lib
 
         return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    return {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor, "zstd": _Zstd}[codec]
+    return ZstdFrames() if codec == "zstd" else {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}[codec]
 
 
-class _Zstd:
-    """`zstandard`'s frame decoder, which knows no `max_length`, in the shape of `Decoder`."""
+class ZstdFrames:
+    """Makes the decoders of one file's frames.
+
+    A web archive may begin with a frame that holds the dictionary of all others, as it is or compressed by itself
+    (IIPC, "Zstandard Compression for WARC Files" 1.0); it decodes to nothing.
+    """
+
+    def __init__(self) -> None:
+        """At the start of a file."""
+        self.use(b"")
+
+    def use(self, dictionary: bytes) -> None:
+        """Decodes the frames to come with a dictionary; b"" for none."""
+        import zstandard
+
+        known = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+        self.dictionary_id = known.dict_id() if known else 0
+        # Windows up to 2 GiB (`zstd --long=31`): such memory is touched only as far as data really fills it.
+        self.decompressor = zstandard.ZstdDecompressor(dict_data=known, max_window_size=1 << 31)
+
+    def __call__(self) -> ZstdFrame:
+        """The decoder of the next frame; the one before it must be at its end."""
+        return ZstdFrame(self)
+
+
+class ZstdFrame:
+    """`zstandard`'s frame decoder, which knows no `max_length`, in the shape of `Decoder`.
+
+    Raises what `zstandard` raises, and ValueError where a dictionary is missing or too large.
+    """
+
+    magic = b"\x28\xb5\x2f\xfd"
+    dictionary_magic = b"\x5d\x2a\x4d\x18"
+    dictionary_limit = 16 << 20
+    """Bytes of a dictionary at most, expanded too."""
 
     slice = 1 << 10
     """Bytes fed at a time: a four-byte block may expand to 128 KiB, so these give 32 MiB at most."""
 
-    def __init__(self) -> None:
-        import zstandard
-
-        # Windows up to 2 GiB (`zstd --long=31`): such memory is touched only as far as data really fills it.
-        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-        self._data, self._at = b"", 0
+    def __init__(self, frames: ZstdFrames | None = None) -> None:
+        """At the start of a frame, of `frames` or alone."""
+        self._frames = frames or ZstdFrames()
+        self._frame: Any = None
+        self._data, self._at, self._head = b"", 0, b""
+        self._read_dictionary = False
 
     @property
     def eof(self) -> bool:
-        return self._frame.eof
+        """Whether the frame is at its end."""
+        return self._read_dictionary or (self._frame is not None and self._frame.eof)
 
     @property
     def needs_input(self) -> bool:
+        """Whether all the data given is decoded."""
         return not self.eof and self._at >= len(self._data)
 
     @property
     def unused_data(self) -> bytes:
-        return self._frame.unused_data + self._data[self._at :]
+        """What follows the frame."""
+        return (self._frame.unused_data if self._frame is not None else b"") + self._data[self._at :]
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
+        """What the data gives, not much more than `max_length` bytes of it."""
         if data:
-            self._data, self._at = self._data[self._at :] + data, 0
+            self._data, self._at = self._head + self._data[self._at :] + data, 0
+            self._head = b""
+        if self._frame is None and not self._begin():
+            return b""
         out: list[bytes] = []
         while self._at < len(self._data) and not self.eof and sum(map(len, out)) < max_length:
             out.append(self._frame.decompress(self._data[self._at : self._at + self.slice]))
             self._at += self.slice
         return b"".join(out)
+
+    def _begin(self) -> bool:
+        """Takes the dictionary, or makes the decoder; false where there is nothing to decode with it yet."""
+        size = int.from_bytes(self._data[4:8], "little")
+        if not self._data.startswith(self.dictionary_magic):
+            if not self.dictionary_magic.startswith(self._data):
+                self._frame = self._decoder()
+        elif size > self.dictionary_limit:
+            raise ValueError(f"a dictionary of {size:,} bytes, the limit is {self.dictionary_limit:,}")
+        elif len(self._data) >= 8 + size:
+            self._frames.use(self._expanded(self._data[8 : 8 + size]))
+            self._at, self._read_dictionary = 8 + size, True
+        if self._frame is None and not self._read_dictionary:
+            self._head, self._at = self._data, len(self._data)  # wait for more
+        return self._frame is not None
+
+    def _decoder(self) -> Any:
+        import zstandard
+
+        wanted = 0
+        if self._data.startswith(self.magic) and len(self._data) >= 18:
+            wanted = zstandard.get_frame_parameters(self._data[:18]).dict_id
+        if wanted and wanted != self._frames.dictionary_id:
+            raise ValueError(f"compressed with dictionary {wanted}, which the file does not hold")
+        return self._frames.decompressor.decompressobj()
+
+    def _expanded(self, dictionary: bytes) -> bytes:
+        if not dictionary.startswith(self.magic):
+            return dictionary
+        frame = ZstdFrame()
+        whole = frame.decompress(dictionary, self.dictionary_limit + 1)
+        if not frame.eof or len(whole) > self.dictionary_limit:
+            raise ValueError("the dictionary is cut off or too large")
+        return whole

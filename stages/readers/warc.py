@@ -1,34 +1,36 @@
 """Reads WARC and WET: a stream of bytes in, pages and texts out.
 
-The records are framed here and their headers and HTTP parsed by fastwarc, one record at a time: its own iterator ends
-without a word at a truncated record and gives up the whole file at a bad header. The one trade-off: a record's bytes
-are held at once, up to the size limit; a longer one is passed over. Format: ISO 28500 (WARC 1.0 and 1.1).
+The records are framed and read here, one at a time, so that a truncated record or a bad header costs that record and
+no other. The one trade-off: a record's bytes are held at once, up to the size limit; a longer one is passed over.
+Format: ISO 28500 (WARC 1.0 and 1.1), and what is found in its place: line ends of LF alone, addresses in brackets, no
+Content-Type.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from stages.readers import charset
+from stages.readers.http import HttpError, head_fields, read_answer, read_body
+from stages.readers.media import BOMS, HTML, PLAIN, media_type, sniffed
 from stages.readers.records import HEAD, Bad, Item, Passed, Record
 from stages.readers.streams import Broken
-
-if TYPE_CHECKING:
-    from fastwarc.warc import WarcRecord
 
 HEADER_LIMIT = 64 << 10
 """Bytes of a WARC header at most."""
 
-HTML_TYPES = ("text/html", "application/xhtml+xml")
-PAGES = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-"""How a page begins whose type nobody tells."""
+HTML_TYPES = (HTML, "application/xhtml+xml")
+ANSWER = re.compile(rb"[\r\n]*(?:HTTP/\d|ICY )", re.IGNORECASE)
+"""How an answer begins whose record tells no type."""
 
-TYPE = re.compile(rb"^WARC-Type:[ \t]*([^\s;]+)", re.IGNORECASE | re.MULTILINE)
-LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+BLANK_LINE = re.compile(rb"\n\r*\n")
 END = b"\r\n\r\n"
 NEXT = b"\nWARC/1."
-KINDS = (b"response", b"resource", b"conversion")
+RECORD = re.compile(rb"\n\r*\nWARC/1\.")
+LENGTH = re.compile(r"[0-9]{1,18}")
+KINDS = ("response", "resource", "conversion")
 """Record types that may be documents."""
 
 
@@ -67,13 +69,13 @@ class _Window:
         self.ended = not piece
         return piece
 
-    def find(self, mark: bytes, start: int, limit: int) -> int:
-        """Bytes from here to `mark`, looked for in [start, limit); -1 where it is not there."""
-        while (place := self.data.find(mark, self.at + start, self.at + limit)) < 0:
+    def head(self, limit: int) -> bytes:
+        """What lies ahead up to the first blank line and with it; b"" where `limit` bytes have none."""
+        while (found := BLANK_LINE.search(self.data, self.at, self.at + limit)) is None:
             if self.ahead >= limit or self.ended:
-                return -1
-            self.fill(min(limit, 2 * self.ahead + len(mark)))
-        return place - self.at
+                return b""
+            self.fill(min(limit, 2 * self.ahead + len(END)))
+        return self.data[self.at : found.end()]
 
     def seek_record(self, start: int) -> None:
         """Moves to the next line that begins a record, at least `start` bytes ahead; to the end where there is none."""
@@ -99,22 +101,31 @@ class _Window:
         return Bad(self.position, reason, detail, self.data[self.at : self.at + HEAD])
 
 
-def frames(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes] | Bad | Passed]:
-    """The bytes of each record that may be a document, with its position; after a fault, on from the next record.
+class Frame(NamedTuple):
+    """A record: its position, the fields of its header by lower-case name, its whole bytes and those of its block."""
+
+    position: int
+    fields: dict[str, str]
+    data: bytes
+    block: bytes
+
+
+def frames(chunks: Iterable[bytes], limit: int) -> Iterator[Frame | Bad | Passed]:
+    """Each record that may be a document; after a fault, on from the next record.
 
     A truncated or broken end is one `Bad`, the last.
     """
     window = _Window(chunks)
     while window.skip_blank():
-        size = window.find(b"\r\n\r\n", 0, HEADER_LIMIT) + 4
-        if size < 4 and window.ended:
+        head = window.head(HEADER_LIMIT)
+        if not head and window.ended:
             break
-        header = window.data[window.at : window.at + max(size, 0)]
-        length, kind = LENGTH.search(header), TYPE.search(header)
-        if not header.startswith(b"WARC/") or length is None or kind is None:
+        fields = head_fields(head)
+        length, kind = fields.get("content-length", ""), fields.get("warc-type", "").lower()
+        if not head.startswith(b"WARC/") or not LENGTH.fullmatch(length) or not kind:
             yield window.fault("bad_warc_header", "no WARC version, type or length")
             window.seek_record(1)
-        elif (frame := _frame(window, size, size + int(length[1]), kind[1].lower() in KINDS, limit)) is not None:
+        elif (frame := _frame(window, len(head), fields, limit)) is not None:
             yield frame
         else:
             break
@@ -124,8 +135,9 @@ def frames(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes] | 
         yield window.fault("truncated_stream", f"the record ends early at byte {window.base + len(window.data)}")
 
 
-def _frame(window: _Window, head: int, size: int, wanted: bool, limit: int) -> tuple[int, bytes] | Bad | Passed | None:
-    """The record ahead, `head` bytes of header and `size` in all, and the window past it; None where it is cut off."""
+def _frame(window: _Window, head: int, fields: dict[str, str], limit: int) -> Frame | Bad | Passed | None:
+    """The record ahead, with `head` bytes of header, and the window past it; None where it is cut off."""
+    size, wanted = head + int(fields["content-length"]), fields["warc-type"].lower() in KINDS
     if size > limit + head:
         fault = window.fault("record_too_large", f"{size - head:,} bytes, the limit is {limit:,}")
         window.seek_record(head)  # not past `size`: it may be a lie
@@ -133,91 +145,86 @@ def _frame(window: _Window, head: int, size: int, wanted: bool, limit: int) -> t
     filled = window.fill(size + len(END) + len(b"WARC/"))
     tail = window.data[window.at + size : window.at + size + len(END) + len(b"WARC/")]
     if window.ahead < size or not (tail.startswith(END) or b"WARC/".startswith(tail.lstrip(b"\r\n")[:5])):
-        if not filled and window.find(END + NEXT[1:], head - len(END), window.ahead) < 0 and window.ahead < size:
+        if not filled and window.ahead < size and RECORD.search(window.data, window.at + head - 2) is None:
             return None
         fault = window.fault("bad_content_length", f"no record ends after {size - head} bytes")
         window.seek_record(head - 2)
         return fault
     start = window.position
     window.at += size
-    return (start, window.data[window.at - size : window.at]) if wanted else Passed("skipped_records")
+    data = window.data[window.at - size : window.at]
+    return Frame(start, fields, data, data[head:]) if wanted else Passed("skipped_records")
 
 
 def read_warc(chunks: Iterable[bytes], limit: int) -> Iterator[Item]:
-    """Pages (`html`, bytes as sent) and texts (`text`, bytes) with url, content_type, warc_date, warc_record_id.
+    """Pages (`html`, bytes as sent) and texts (`text`) with url, content_type, warc_date, warc_record_id.
 
-    Other record types, other content and answers that are not 2xx are passed over.
+    Pages of HTTP have their http_status, and what is not whole has `truncated`: what WARC-Truncated says, else "body"
+    where an HTTP body ends early, whatever its coding. Passed over, each kind counted: other record types, other
+    content, answers that are not 2xx.
     """
     for frame in frames(chunks, limit):
-        if isinstance(frame, Bad | Passed):
+        if not isinstance(frame, Frame):
             yield frame
             continue
-        position, data = frame
         try:
-            yield _document(position, data, limit)
-        except (OSError, ValueError) as error:
-            yield Bad(position, "bad_warc_record", str(error)[:500], data[:HEAD])
+            yield _document(frame, limit)
+        except HttpError as error:
+            yield Bad(frame.position, "bad_http", str(error), frame.data[:HEAD])
 
 
-def _document(position: int, data: bytes, limit: int) -> Item:
-    from fastwarc.warc import WarcRecord
-
-    record = WarcRecord.from_bytes(data)
+def _document(frame: Frame, limit: int) -> Item:
+    fields = frame.fields
     values: dict[str, Any] = {
-        "url": record.headers.get("WARC-Target-URI"),
-        "content_type": record.headers.get("Content-Type"),
-        "warc_date": record.headers.get("WARC-Date"),
-        "warc_record_id": record.headers.get("WARC-Record-ID"),
+        "url": _address(fields.get("warc-target-uri")),
+        "content_type": fields.get("content-type"),
+        "warc_date": fields.get("warc-date"),
+        "warc_record_id": fields.get("warc-record-id"),
     }
-    if record.is_http:
-        body = _http_body(data, limit)
-        if body is None:
-            return Bad(position, "bad_http", "the body is not what Content-Encoding says", data[:HEAD])
-        record, content = body
-        if len(content) > limit:
-            return Bad(position, "record_too_large", f"the body expands to over {limit:,} bytes", data[:HEAD])
-        status = record.http_headers.status_code
-        if status is not None and not 200 <= status < 300:
+    content, truncated = frame.block, fields.get("warc-truncated")
+    if _is_http(frame):
+        answer = read_answer(frame.block)
+        if not 200 <= answer.status < 300:
             return Passed("skipped_http_status")
-        values |= {"content_type": record.http_headers.get("Content-Type"), "http_status": status}
-    else:
-        content = record.reader.read(len(data))
-    return _typed(position, values, content)
+        values |= {"content_type": answer.headers.get("content-type"), "http_status": answer.status}
+        if media_type(values["content_type"] or "").essence not in (*HTML_TYPES, PLAIN, ""):
+            return Passed("skipped_content")
+        content, whole = read_body(answer, limit)
+        if len(content) > limit:
+            detail = f"the body expands to over {limit:,} bytes"
+            return Bad(frame.position, "record_too_large", detail, frame.data[:HEAD])
+        truncated = truncated or (None if whole else "body")
+    return _typed(frame.position, values | ({"truncated": truncated} if truncated else {}), content)
+
+
+def _address(value: str | None) -> str | None:
+    """WARC-Target-URI without the brackets that WARC 1.0's grammar has and some crawlers write."""
+    return value[1:-1] if value and value.startswith("<") and value.endswith(">") else value
+
+
+def _is_http(frame: Frame) -> bool:
+    """Whether the block is an HTTP answer: by its type, and by its first bytes where the type says something else."""
+    if media_type(frame.fields.get("content-type", "")).essence == "application/http":
+        return True
+    return frame.fields["warc-type"].lower() == "response" and ANSWER.match(frame.block) is not None
 
 
 def _typed(position: int, values: dict[str, Any], content: bytes) -> Item:
-    kind, _, parameters = (values["content_type"] or "").lower().partition(";")
-    if kind.strip() in HTML_TYPES or (not kind.strip() and PAGES.match(content[:1024])):
+    kind, label = media_type(values["content_type"] or "")
+    kind = kind or sniffed(content)
+    if kind in HTML_TYPES:
         return Record(position, {"html": content, **values})
-    if kind.strip() == "text/plain":
-        return Record(position, {"text": _plain(content, parameters), **values})
+    if kind == PLAIN:
+        return Record(position, {"text": _plain(content, label), **values})
     return Passed("skipped_content")
 
 
-def _plain(content: bytes, parameters: str) -> bytes | str:
-    """Text by its declared charset where that fits, else the bytes, to be taken as UTF-8."""
-    charset = parameters.partition("charset=")[2].strip(" \"';")
-    try:
-        return content.decode(charset) if charset else content
-    except (LookupError, ValueError):
-        return content
-
-
-def _http_body(data: bytes, limit: int) -> tuple[WarcRecord, bytes] | None:
-    """The record with its HTTP header parsed, and the body decoded as the header says.
-
-    Crawlers often store a body decoded and leave the header as it was: where decoding fails, a body that is plainly
-    text stands as it is. None where it is neither.
-    """
-    from fastwarc.warc import WarcRecord
-
-    for decode in ("all", "none"):
-        record = WarcRecord.from_bytes(data)
-        try:
-            record.parse_http(auto_decode=decode)
-            body = record.reader.read(limit + 1)
-        except OSError:
-            continue
-        if decode == "all" or body.lstrip()[:1] == b"<":
-            return record, body
-    return None
+def _plain(content: bytes, label: str) -> bytes | str:
+    """Text by its byte order mark or declared charset where that fits, else the bytes, to be taken as UTF-8."""
+    for mark, name in BOMS:
+        if content.startswith(mark):
+            text = charset.decode(content[len(mark) :], name)
+            return content[len(mark) :] if name == "utf-8" else content if "\ufffd" in text else text
+    name = charset.encoding(label)
+    text = charset.decode(content, name) if name not in ("", "utf-8") else "\ufffd"
+    return content if "\ufffd" in text else text
