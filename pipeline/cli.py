@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import __version__
 from pipeline.cli_model import ablate, bench_inference, evaluate, export, generate, train
 from pipeline.console import (
     CountOpt,
@@ -28,18 +29,35 @@ from pipeline.console import (
     guard,
     interruptible,
     say,
+    values,
 )
 from pipeline.engines import FEWER_COLLECTIONS
 
 app = typer.Typer(
     name="gristmill",
-    help="Raw text dumps in, packed Parquet shards and a trained model out.\n\n"
-    "Example: gristmill run configs/quickstart.yaml",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        answer(f"gristmill {__version__}", as_json=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Raw text dumps in, packed Parquet shards and a trained model out.
+
+    Example: gristmill run configs/quickstart.yaml"""
 
 
 @app.command()
@@ -48,18 +66,11 @@ def init(
     like: Annotated[str, typer.Option("--like", help="Which shipped recipe to start from.")] = "quickstart",
 ) -> None:
     """Write a commented recipe to start from. Example: gristmill init my.yaml --like web_chinese."""
-    from pipeline.queries import named, shipped_recipes
+    from pipeline.shipped import begin_recipe
 
-    with guard():
-        recipes = shipped_recipes()
-        if like not in recipes:
-            say(f"--like {like}: the shipped recipes are {', '.join(sorted(recipes))}")
-            raise typer.Exit(2)
-        if path.exists():
-            say(f"{path} exists; nothing written")
-            raise typer.Exit(2)
-        path.write_text(named(recipes[like].read_text(encoding="utf-8"), path.stem), encoding="utf-8")
-        say(f"wrote {path}; check it with: gristmill check {path}")
+    with values():
+        for written in begin_recipe(path, like):
+            say(written)
 
 
 @app.command()
