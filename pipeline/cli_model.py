@@ -50,7 +50,7 @@ def generate(
         Path | None, typer.Option("--draft", metavar="RUN", help="A run with a smaller model that guesses ahead.")
     ] = None,
 ) -> None:
-    """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
+    """Write on from a prompt with a run's model. Example: gristmill generate runs/my "The mill"."""
     from pipeline.queries import model_folder
     from pipeline.terminal import printable
 
@@ -86,7 +86,7 @@ def train(
     json_: JsonOpt = False,
 ) -> None:
     """Train on a run's packed rows with other settings; again to go on; torchrun -m pipeline.cli train for many
-    processes. Example: gristmill train runs/quickstart --set depth=6 --out runs/deeper."""
+    processes. Example: gristmill train runs/my --set depth=6 --out runs/deeper."""
     door = _door("stages.train.command")
     with guard(), values():
         if plan:
@@ -108,7 +108,7 @@ def export(
     ] = "hf",
     json_: JsonOpt = False,
 ) -> None:
-    """Write a run's model or packed rows as others read them. Example: gristmill export runs/quickstart model."""
+    """Write a run's model or packed rows as others read them. Example: gristmill export runs/my model."""
     from pipeline.queries import model_folder
 
     with guard(), values():
@@ -135,7 +135,7 @@ def ablate(
     json_: JsonOpt = False,
 ) -> None:
     """Train the same small model on each recipe's output and compare bits per byte; the same command resumes.
-    Example: gristmill ablate configs/ablate_raw.yaml configs/ablate_clean.yaml --set max_steps=500."""
+    Example: gristmill ablate a.yaml b.yaml --set max_steps=500."""
     from pipeline.config import load_recipe
     from pipeline.engines.local import LocalEngine
     from pipeline.plan import plan_rows
@@ -166,7 +166,7 @@ def evaluate(
     json_: JsonOpt = False,
 ) -> None:
     """Put questions to a run's model: multiple choice {"query", "choices", "gold"} or cloze {"text", "target"}.
-    Example: gristmill evaluate runs/quickstart questions.jsonl."""
+    Example: gristmill evaluate runs/my questions.jsonl."""
     from pipeline.queries import model_folder
 
     door = _door("stages.inference.tasks")
@@ -184,7 +184,7 @@ def bench_inference(
     json_: JsonOpt = False,
 ) -> None:
     """Measure a run's model: time to first token, time per token, share of the memory's bandwidth.
-    Example: gristmill bench-inference runs/quickstart --weights int8."""
+    Example: gristmill bench-inference runs/my --weights int8."""
     from pipeline.queries import model_folder
 
     with guard(), values():
