@@ -25,7 +25,7 @@ def test_the_stage_of_ten_lines_runs(cli: Cli, tmp_path: Path, readme: Path) -> 
     )
     done = cli("run", "r.yaml")
     assert done.returncode == 0, done.stderr
-    shown = cli("sample", "runs/run", "no_shouting", "--dropped").stdout
+    shown = cli("sample", "runs/r", "no_shouting", "--dropped").stdout
     assert "STOP SHOUTING" in shown
     assert "softly" not in shown
 

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.cli import app
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all the examples
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = [
     str(command.name or command.callback.__name__).replace("_", "-")
@@ -45,8 +47,9 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Call:
     return called
 
 
-def example(usage: str) -> list[str]:
+def example(*command: str) -> list[str]:
     """The words of a command's example, without the output's redirection."""
+    usage = CliRunner().invoke(app, [*command, "--help"]).stdout
     found = re.search(r"Example:\s+gristmill\s+(.*?)\.?\n\n", usage, re.DOTALL)
     assert found, usage
     return shlex.split(" ".join(found[1].split()).partition(" >")[0])
@@ -57,7 +60,7 @@ def examples(call: Call) -> dict[str, tuple[list[str], "subprocess.CompletedProc
     """Each command → its example and what came of it, one after the other: later ones ask what earlier ones made."""
     found = {}
     for command in COMMANDS:
-        words = example(call(command, "--help").stdout)
+        words = example(command)
         typed = [an_id(call) if word == "ID" else word for word in words]
         found[command] = words, call(*typed, *shlex.split(SHORTER.get(command, "")))
     return found
@@ -79,5 +82,5 @@ def test_the_example_works(
     assert done.stdout or command == "init"
 
 
-def test_the_programs_own_example_is_that_of_run(call: Call) -> None:
-    assert example(call("--help").stdout) == ["run", "my.yaml"]
+def test_the_programs_own_example_is_that_of_run() -> None:
+    assert example() == ["run", "my.yaml"]
