@@ -1,12 +1,14 @@
 # `make quickstart` turns the sample dump into a trained model; `make test` runs every check; `make bench CORPORA=DIR`
-# measures beside other tools and rewrites benchmarks/RESULTS.md (QUICK=1: small texts, to see that all of it runs).
+# measures beside other tools and rewrites benchmarks/RESULTS.md (QUICK=1: small texts, to see that all of it runs);
+# `make lock` renews requirements.lock after a change of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 TRAIN_PEERS := .venv-train-peers
+LOCKER := .venv-lock
 
-.PHONY: quickstart test bench bench-train install clean
+.PHONY: quickstart test bench bench-train install lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/gristmill run configs/quickstart.yaml
@@ -29,6 +31,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "pip>=23.3"  # older ones miss lxml[html_clean]
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	touch $@
@@ -44,5 +47,16 @@ $(TRAIN_PEERS)/.installed: benchmarks/train-peers.txt constraints.txt
 	$(TRAIN_PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps litgpt==0.5.13
 	touch $@
 
+lock: $(LOCKER)/.installed
+	grep '^#' requirements.lock > $(LOCKER)/lock
+	$(LOCKER)/bin/uv pip compile constraints.txt --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --no-config --quiet >> $(LOCKER)/lock
+	mv $(LOCKER)/lock requirements.lock
+
+$(LOCKER)/.installed:
+	$(PYTHON) -m venv $(LOCKER)
+	$(LOCKER)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(TRAIN_PEERS) runs
+	rm -rf $(VENV) $(PEERS) $(TRAIN_PEERS) $(LOCKER) runs

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import __version__
 from pipeline.cli_model import ablate, bench_inference, evaluate, export, generate, train
 from pipeline.console import (
     CountOpt,
@@ -28,20 +29,38 @@ from pipeline.console import (
     guard,
     interruptible,
     say,
+    values,
 )
 from pipeline.engines import FEWER_COLLECTIONS
 from pipeline.standard_streams import open_streams
 
 app = typer.Typer(
     name="gristmill",
-    help="Raw text dumps in, packed Parquet shards and a trained model out.\n\n"
-    "Example: gristmill run configs/quickstart.yaml\n\n"
-    "GRISTMILL_DEBUG=1 in the environment shows the whole traceback of what stops a run.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        answer(f"gristmill {__version__}", as_json=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Raw text dumps in, packed Parquet shards and a trained model out.
+
+    Example: gristmill run my.yaml
+
+    GRISTMILL_DEBUG=1 in the environment shows the whole traceback of what stops a run."""
 
 
 @app.command()
@@ -49,24 +68,17 @@ def init(
     path: Annotated[Path, typer.Argument(help="Where to write the recipe.")] = Path("recipe.yaml"),
     like: Annotated[str, typer.Option("--like", help="Which shipped recipe to start from.")] = "quickstart",
 ) -> None:
-    """Write a commented recipe to start from. Example: gristmill init my.yaml --like web_chinese."""
-    from pipeline.queries import named, shipped_recipes
+    """Write a commented recipe to start from. Example: gristmill init my.yaml."""
+    from pipeline.shipped import begin_recipe
 
-    with guard():
-        recipes = shipped_recipes()
-        if like not in recipes:
-            say(f"--like {like}: the shipped recipes are {', '.join(sorted(recipes))}")
-            raise typer.Exit(2)
-        if path.exists():
-            say(f"{path} exists; nothing written")
-            raise typer.Exit(2)
-        path.write_text(named(recipes[like].read_text(encoding="utf-8"), path.stem), encoding="utf-8")
-        say(f"wrote {path}; check it with: gristmill check {path}")
+    with values():
+        for written in begin_recipe(path, like):
+            say(written)
 
 
 @app.command()
 def check(recipe: RecipeArg, set_: SetOpt = None, json_: JsonOpt = False) -> None:
-    """Check a recipe: every error at once, with file:line:column. Example: gristmill check configs/quickstart.yaml."""
+    """Check a recipe: every error at once, with file:line:column. Example: gristmill check my.yaml."""
     from pipeline.config import load_recipe
     from pipeline.names import shown_name
 
@@ -82,7 +94,7 @@ def check(recipe: RecipeArg, set_: SetOpt = None, json_: JsonOpt = False) -> Non
 def plan(
     recipe: RecipeArg, out: OutOpt = None, limit: LimitOpt = None, set_: SetOpt = None, json_: JsonOpt = False
 ) -> None:
-    """Show what a run would do and why. Example: gristmill plan configs/quickstart.yaml."""
+    """Show what a run would do and why. Example: gristmill plan my.yaml."""
     from pipeline.queries import plan_table
 
     with guard(as_json=json_):
@@ -106,7 +118,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     json_: JsonOpt = False,
 ) -> None:
-    """Run a recipe; the same command again resumes. Example: gristmill run configs/quickstart.yaml --workers 2."""
+    """Run a recipe; the same command again resumes. Example: gristmill run my.yaml --workers 2."""
     from pipeline.engines.local import LocalEngine
 
     engine = LocalEngine(workers or os.cpu_count() or 1)
@@ -149,7 +161,7 @@ def _plan(
 
 @app.command()
 def status(run: RunArg, json_: JsonOpt = False) -> None:
-    """Show a run's funnel: documents and bytes in and out of each stage. Example: gristmill status runs/quickstart."""
+    """Show a run's funnel: documents and bytes in and out of each stage. Example: gristmill status runs/my."""
     from pipeline.queries import funnel
 
     with guard(as_json=json_):
@@ -160,7 +172,7 @@ def status(run: RunArg, json_: JsonOpt = False) -> None:
 @app.command()
 def verify(run: RunArg, json_: JsonOpt = False) -> None:
     """Prove a run's books from its files alone; exit 3 where they do not hold. Example: gristmill verify
-    runs/quickstart."""
+    runs/my."""
     from pipeline.verify import verify_run
 
     with guard(as_json=json_):
@@ -173,7 +185,7 @@ def verify(run: RunArg, json_: JsonOpt = False) -> None:
 
 @app.command()
 def show(run: RunArg, stage: StageArg, n: CountOpt = 5, json_: JsonOpt = False) -> None:
-    """Show a stage's first rows. Example: gristmill show runs/quickstart clean -n 3."""
+    """Show a stage's first rows. Example: gristmill show runs/my clean -n 3."""
     from pipeline.queries import first_rows, render_rows
 
     with guard(as_json=json_):
@@ -194,7 +206,7 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
     json_: JsonOpt = False,
 ) -> None:
-    """Show a repeatable sample of a stage. Example: gristmill sample runs/quickstart quality --dropped --rule
+    """Show a repeatable sample of a stage. Example: gristmill sample runs/my quality --dropped --rule
     fineweb_short_lines."""
     from pipeline.queries import render_rows, sample_rows
 
@@ -211,7 +223,7 @@ def explain(
     json_: JsonOpt = False,
 ) -> None:
     """Tell a document's whole way: every stage it passed and why it ended. Example: gristmill explain
-    runs/quickstart ID."""
+    runs/my ID."""
     from pipeline.explain import explain_document, render_explanation
 
     with guard(as_json=json_):
@@ -224,7 +236,7 @@ def report(
     run: RunArg,
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Where [default: RUN/report.html].")] = None,
 ) -> None:
-    """Write a run as one page to look at, with charts. Example: gristmill report runs/quickstart."""
+    """Write a run as one page to look at, with charts. Example: gristmill report runs/my."""
     from pipeline.report import report as page
     from pipeline.shards import write_text
 
@@ -248,7 +260,7 @@ def stages(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of recipes, for editors. Example: gristmill schema > configs/schema.json."""
+    """Print the JSON schema of recipes, for editors. Example: gristmill schema > schema.json."""
     from pipeline.config import schema as make_schema
 
     answer(make_schema(), as_json=True)

@@ -51,7 +51,7 @@ def generate(
         Path | None, typer.Option("--draft", metavar="RUN", help="A run with a smaller model that guesses ahead.")
     ] = None,
 ) -> None:
-    """Write on from a prompt with a run's model. Example: gristmill generate runs/quickstart "The mill"."""
+    """Write on from a prompt with a run's model. Example: gristmill generate runs/my "The mill"."""
     from pipeline.queries import model_folder
     from pipeline.terminal import printable
 
@@ -89,7 +89,7 @@ def train(
     json_: JsonOpt = False,
 ) -> None:
     """Train on a run's packed rows with other settings; again to go on; torchrun -m pipeline.cli train for many
-    processes. Example: gristmill train runs/quickstart --set depth=6 --out runs/deeper."""
+    processes. Example: gristmill train runs/my --set depth=6 --out runs/deeper."""
     with guard(), values():
         door = _model_door("stages.train.command")
         if plan:
@@ -111,7 +111,7 @@ def export(
     ] = "hf",
     json_: JsonOpt = False,
 ) -> None:
-    """Write a run's model or packed rows as others read them. Example: gristmill export runs/quickstart model."""
+    """Write a run's model or packed rows as others read them. Example: gristmill export runs/my model."""
     from pipeline.queries import model_folder
 
     with guard(), values():
@@ -138,7 +138,7 @@ def ablate(
     json_: JsonOpt = False,
 ) -> None:
     """Train the same small model on each recipe's output and compare bits per byte; the same command resumes.
-    Example: gristmill ablate configs/ablate_raw.yaml configs/ablate_clean.yaml --set max_steps=500."""
+    Example: gristmill ablate a.yaml b.yaml --set max_steps=500."""
     from pipeline.config import load_recipe
     from pipeline.engines.local import LocalEngine
     from pipeline.plan import plan_rows
@@ -169,7 +169,7 @@ def evaluate(
     json_: JsonOpt = False,
 ) -> None:
     """Put questions to a run's model: multiple choice {"query", "choices", "gold"} or cloze {"text", "target"}.
-    Example: gristmill evaluate runs/quickstart questions.jsonl."""
+    Example: gristmill evaluate runs/my questions.jsonl."""
     from pipeline.queries import model_folder
 
     with guard(), values():
@@ -187,7 +187,7 @@ def bench_inference(
     json_: JsonOpt = False,
 ) -> None:
     """Measure a run's model: time to first token, time per token, share of the memory's bandwidth.
-    Example: gristmill bench-inference runs/quickstart --weights int8."""
+    Example: gristmill bench-inference runs/my --weights int8."""
     from pipeline.queries import model_folder
 
     with guard(), values():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,18 +77,6 @@ def _stage(out: Path, stage: str) -> Found:
     if len(which) != 1:
         raise QueryError(f"no single stage {stage!r} in {out}; its stages are {', '.join(found)}")
     return found[which[0]]
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with Gristmill, by name."""
-    here = Path(__file__).resolve().parent
-    folders = [here / "configs", here.parent / "configs"]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
-
-
-def named(recipe: str, name: str) -> str:
-    """A recipe's text with another `name`, its comment gone with the old one."""
-    return re.sub(r"(?m)^name:.*$", lambda _: f"name: {json.dumps(name, ensure_ascii=False)}", recipe, count=1)
 
 
 def model_folder(run: Path) -> Path:

@@ -152,8 +152,8 @@ class Ingest(FieldMap, Stage):
         return self
 
     def libraries(self) -> tuple[str, ...]:
-        """FastWARC parses the headers of web archives."""
-        return ("FastWARC",) if any(entry.form(entry.path) in (*WEB, None) for entry in self.inputs) else ()
+        """Brotli decodes bodies of web archives."""
+        return ("brotli",) if any(entry.form(entry.path) in (*WEB, None) for entry in self.inputs) else ()
 
     def steps(self) -> tuple[Step, ...]:
         """One pass over the sources."""
@@ -235,8 +235,8 @@ class Ingest(FieldMap, Stage):
             yield f"{shown_name(unknown[0])}: no known format ({' '.join(paths.FORMATS)}); say it with `format`"
         elif not any(path.stat().st_size for path in files):
             yield f"{entry.path}: only empty files"
-        elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("fastwarc"):
-            yield "WARC and WET need fastwarc: pip install 'gristmill[warc]'"
+        elif any(entry.form(path.name) in WEB for path in files) and not importlib.util.find_spec("brotli"):
+            yield "WARC and WET need brotli: pip install 'gristmill[warc]'"
         else:
             first = next(path for path in files if path.stat().st_size)
             fault = _encoding_fault(first) if entry.form(first.name) in TEXTUAL else None

@@ -115,7 +115,7 @@ def test_a_page_that_needs_too_much_memory_costs_itself() -> None:
 
 
 def test_an_extractor_that_cannot_start_says_why() -> None:
-    with Guard({"engine": "resiliparse"}) as guard, pytest.raises(RuntimeError, match="KeyError"):
+    with Guard({"engine": "resiliparse"}) as guard, pytest.raises(ChildProcessError, match="KeyError"):
         guard.extract([("", b"<p>x")])
 
 

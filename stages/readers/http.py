@@ -202,7 +202,7 @@ def _slices(data: bytes, size: int) -> list[bytes]:
 
 def _brotli_pieces(pieces: list[bytes], limit: int) -> tuple[Body | None, int]:
     """What the pieces give, None after a fault, and how many bytes were given before the last piece."""
-    import brotli  # type: ignore[import-untyped]
+    import brotli
 
     decoder, out, size, fed = brotli.Decompressor(), list[bytes](), 0, 0
     for piece in pieces:
