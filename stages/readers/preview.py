@@ -33,12 +33,12 @@ class Sample(NamedTuple):
     def lacks(self, name: str) -> str:
         """In a sentence, that there is no such field, which is meant perhaps, and which there are."""
         near = difflib.get_close_matches(name, list(self.names)[:1000], 1, 0.6)
-        meant = f", did you mean `{shown_name(near[0])}`?" if near else ";"
+        meant = f", did you mean `{shown_name(near[0])}`? The" if near else "; the"
         shown = ", ".join(shown_name(one) for one in self.names[:TOLD]) or "none"
         more = ", …" if len(self.names) > TOLD else ""
         where = f"of its first {self.records:,} records" if self.records else "it"
         no = f"none {where} has a field" if self.records else "has no column"
-        return f"{shown_name(self.file)}: {no} {name!r}{meant} The fields there are: {shown}{more}"
+        return f"{shown_name(self.file)}: {no} {name!r}{meant} fields there are: {shown}{more}"
 
     def repeats(self, name: str | None) -> str | None:
         """In a sentence, that several columns have the name; None where they have not."""
