@@ -71,9 +71,12 @@ class Layout(NamedTuple):
         return match.start(1) if match else None
 
     def several(self, data: bytes, at: int, end: int) -> bool:
-        """Whether [at, end) may hold more than one record, although it ends where one begins."""
+        """Whether [at, end) may hold more than one record, although it ends where one begins.
+
+        A brace that begins a line may be a record's, however deep it is: what is broken may be the brace before it.
+        """
         if self.pretty:
-            return any(bracket == b"{" for _, bracket in self._lines(data, at, end))
+            return any(match[2] == b"{" for match in LINE.finditer(data, at, end))
         return not self.opening and self.lines(data, at, end)
 
     def lines(self, data: bytes, at: int, end: int) -> bool:
