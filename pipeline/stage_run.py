@@ -304,7 +304,7 @@ class StageRun:
 
     def _collect(self, step: Step, specs: Sequence[TaskSpec]) -> list[TaskResult]:
         """Results of all tasks in order: those noted by an interrupted run, and the rest as they end. What is largest
-        begins first, lest one worker be left with it while the others have nothing to do."""
+        begins first, so that no worker is left with it while the others have nothing to do."""
         notes = {spec.key: self.work / "tasks" / f"{spec.key}.json" for spec in specs}
         done = {key: result for key, path in notes.items() if (result := _noted(path))}
         todo = sorted((spec for spec in specs if spec.key not in done), key=_bytes, reverse=True)

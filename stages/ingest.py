@@ -9,95 +9,42 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.names import is_utf8, shown_name, utf8_name
+from pipeline.names import is_utf8, shown_name
 from pipeline.rows import DOCUMENT, PAYLOAD, with_field
-from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task, resolve
+from pipeline.stage import SOURCES, Each, Emit, Problem, Source, Stage, Step, Task
 from stages.readers import nested, paths, pieces, preview
 from stages.readers.beginning import foreign_encoding
 from stages.readers.footers import Footer, footers
+from stages.readers.inputs import (
+    DELIMITERS,
+    FAULTS,
+    NAMED_FIELDS,
+    PAGES,
+    TABULAR,
+    TEXTUAL,
+    WEB,
+    FieldMap,
+    Input,
+    dataset_faults,
+    dataset_sources,
+    encoding_fault,
+    header,
+    nothing_found,
+    other_splits,
+    saved_tables,
+    source_name,
+)
 from stages.readers.records import HEAD, Bad, Item, lines
 from stages.readers.rows import Fields
-from stages.readers.search import MAGIC
 from stages.readers.streams import RATIO_FROM, Broken, Limits, Stream
-
-Format = Literal["jsonl", "json", "parquet", "csv", "tsv", "text", "html", "warc", "wet", "datasets"]
-WEB = ("warc", "wet")
-PAGES = (*WEB, "html")
-TABULAR = ("parquet", "datasets")
-TEXTUAL = ("jsonl", "json", "csv", "tsv", "text")
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-NAMED_FIELDS = ("text_field", "id_field", "url_field", "html_field", "meta_fields")
-
-
-class FieldMap(BaseModel):
-    """Which fields of a record become which columns; an input may set any of them for itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    text_field: str = Field(
-        "text", description="The field that holds the text; one inside another by its dotted name: `content.text`."
-    )
-    id_field: str | None = Field(
-        None,
-        description="The field that holds the record's own id (a string or an integer). "
-        "Without it, or where it is empty, the id is made of the source's name and the record's position.",
-    )
-    url_field: str | None = Field("url", description="The field that holds the address, where a record has it.")
-    html_field: str | None = Field(None, description="The field that holds a page's HTML, for `extract`.")
-    meta_fields: tuple[str, ...] | None = Field(
-        None, description="The fields kept in `meta`; all that have no column of their own, if not given."
-    )
-    documents: Literal["file", "line", "block"] = Field(
-        "file", description="Plain text only: a document per file, per line, or per block between blank lines."
-    )
-    quote: Literal["double", "none"] | None = Field(
-        None,
-        description="CSV and TSV only. double: a field may stand in quotation marks; none: they are part of the text. "
-        "If not given: double for CSV, none for TSV.",
-    )
-
-
-class Input(FieldMap):
-    """One input: a file, folder, glob (`**` included), or a `datasets` source.
-
-    Of a folder every file of a known format is read, links followed, but for names that begin with "." or "_", what
-    `datasets` writes about its files, and files that describe records beside or below them: pages, Markdown, README.
-    What a path or glob names is read whatever it is called. A folder that `datasets` saved to disk is known as such.
-    """
-
-    path: str = Field(min_length=1, description="File, folder or glob; for `datasets` a saved folder or a Hub name.")
-    name: str | None = Field(None, description="What ids and sources call it; the path's fixed folder, if not given.")
-    licence: str | None = Field(None, description="Goes into each document's `meta`, unless the record has its own.")
-    format: Format | None = Field(None, description="Told by the file's suffix, if not given.")
-    split: str = Field("train", description="`datasets` only: the split.")
-    config: str | None = Field(None, description="`datasets` only: the configuration.")
-    revision: str | None = Field(None, description="`datasets` only: the Hub revision; pin it to repeat a run.")
-
-    def title(self, folders: Sequence[Path]) -> str:
-        """The name, given or made from the path as written."""
-        return paths.default_name(self.path, resolve(self.path, folders).is_dir()) if self.name is None else self.name
-
-    def form(self, path: str) -> str | None:
-        """The format of one of this input's files, None where nothing tells it."""
-        return self.format or paths.format_of(path)
-
-    def is_dataset(self, folders: Sequence[Path]) -> bool:
-        """Whether `datasets` reads the input as a whole: the recipe says so, or `datasets` saved it."""
-        return self.format == "datasets" or (self.format is None and pieces.is_saved(resolve(self.path, folders)))
-
-    def files(self, folders: Sequence[Path]) -> paths.Files:
-        """The files of an input that is read file by file."""
-        return paths.find(self.path, folders, known_only=self.format is None)
 
 
 def _as_input(value: Any) -> Any:
@@ -173,7 +120,7 @@ class Ingest(FieldMap, Stage):
         samples: dict[int, list[preview.Sample]] = {}
         known = self._footers(found)
         for k, files in enumerate(found):
-            told = self._file_faults(k, files, folders) if files else _dataset_faults(self.inputs[k], folders)
+            told = self._file_faults(k, files, folders) if files else dataset_faults(self.inputs[k], folders)
             messages = list(told)
             problems += [Problem(("inputs", k, "path"), message) for message in messages]
             if not messages:
@@ -186,7 +133,7 @@ class Ingest(FieldMap, Stage):
         found = [None if entry.is_dataset(folders) else entry.files(folders) for entry in self.inputs]
         told = []
         for entry, files in zip(self.inputs, found, strict=True):
-            told += [_other_splits(entry, folders)] if files is None else [paths.passed_over(entry.path, files)]
+            told += [other_splits(entry, folders)] if files is None else [paths.passed_over(entry.path, files)]
         unreadable = [(path, footer.fault) for path, footer in self._footers(found).items() if footer.fault]
         told += [f"{shown_name(path)} cannot be read: {shown_name(fault)}" for path, fault in unreadable]
         return [one for one in told if one]
@@ -206,10 +153,10 @@ class Ingest(FieldMap, Stage):
     ) -> Iterator[Source]:
         entry, title = self.inputs[k], self.inputs[k].title(folders)
         if files is None:
-            yield from _dataset(entry, k, title, folders)
+            yield from dataset_sources(entry, k, title, folders)
             return
         for path, below in files.files:
-            name, form, seen = _source_name(title, below), entry.form(path.name), pieces.seen(path)
+            name, form, seen = source_name(title, below), entry.form(path.name), pieces.seen(path)
             whole = Source(str(path), name, input=k, size=seen[0], seen=seen)
             if form == "parquet":
                 for start, end, part in pieces.row_group_pieces(known.get(path, Footer()), self.piece_bytes, seen[0]):
@@ -230,7 +177,7 @@ class Ingest(FieldMap, Stage):
         if found.faults:
             return
         if not files:
-            yield _nothing(entry.path, found, folders)
+            yield nothing_found(entry.path, found, folders)
         elif unknown:
             yield f"{shown_name(unknown[0])}: no known format ({' '.join(paths.FORMATS)}); say it with `format`"
         elif not any(path.stat().st_size for path in files):
@@ -239,7 +186,7 @@ class Ingest(FieldMap, Stage):
             yield "WARC and WET need brotli: pip install 'gristmill[warc]'"
         else:
             first = next(path for path in files if path.stat().st_size)
-            fault = _encoding_fault(first) if entry.form(first.name) in TEXTUAL else None
+            fault = encoding_fault(first) if entry.form(first.name) in TEXTUAL else None
             yield from [fault] if fault else []
 
     def _clashes(self, found: Mapping[int, paths.Files | None], folders: Sequence[Path]) -> list[Problem]:
@@ -250,7 +197,7 @@ class Ingest(FieldMap, Stage):
             if files is None:
                 named = [(f"{title or entry.path}/{entry.split}", entry.path)]
             else:
-                named = [(_source_name(title, below), str(path)) for path, below in files.files]
+                named = [(source_name(title, below), str(path)) for path, below in files.files]
             for name, path in named:
                 if places.setdefault(name, (k, path)) != (k, path):
                     message = f"{shown_name(name)} is called like a file of inputs[{places[name][0]}]: "
@@ -262,7 +209,7 @@ class Ingest(FieldMap, Stage):
     ) -> list[preview.Sample]:
         """The fields of the input's first file of each format that has fields."""
         entry, first = self.inputs[k], dict[str, Path]()
-        files = [path for path, _ in found.files] if found else _saved(entry, folders)
+        files = [path for path, _ in found.files] if found else saved_tables(entry, folders)
         for path in files:
             form = entry.form(path.name) or ""
             if form not in first and path.stat().st_size:
@@ -279,7 +226,7 @@ class Ingest(FieldMap, Stage):
             return preview.Sample(path.name, form, footer.names) if footer.names else None
         try:
             if form in DELIMITERS:
-                return preview.Sample(path.name, form, _header(path, DELIMITERS[form], quoted=self._quoted(k, form)))
+                return preview.Sample(path.name, form, header(path, DELIMITERS[form], quoted=self._quoted(k, form)))
             if form in ("json", "jsonl"):
                 fields, stream = self._fields(k, form), Stream(str(path), self._limits())
                 wanted = [name for values in self._wanted(k).values() for name in values]
@@ -449,14 +396,6 @@ class Ingest(FieldMap, Stage):
         return with_field(DOCUMENT, PAYLOAD) if pages else DOCUMENT
 
 
-FAULTS = 20
-"""Files and folders of an input that a check names at most, of those that cannot be read."""
-
-
-def _source_name(title: str, below: str) -> str:
-    return utf8_name(f"{title}/{below}".lstrip("/"))
-
-
 def _aliased(source: Source, task: Task) -> Source:
     """The source under a name that libraries which take text for names can open."""
     if is_utf8(source.path):
@@ -465,88 +404,3 @@ def _aliased(source: Source, task: Task) -> Source:
     alias.unlink(missing_ok=True)
     alias.symlink_to(Path(source.path).absolute())
     return replace(source, path=str(alias))
-
-
-def _dataset(entry: Input, k: int, title: str, folders: Sequence[Path]) -> Iterator[Source]:
-    """One source for each Arrow file of a saved dataset, else one for the whole of a folder or Hub name."""
-    folder = resolve(entry.path, folders)
-    saved = pieces.saved_files(folder, entry.split) if os.path.isdir(folder) else None
-    if saved is not None:
-        for path, below in saved:
-            seen = pieces.seen(path)
-            yield Source(str(path), _source_name(title, below), input=k, size=seen[0], seen=seen)
-        return
-    what = f"{entry.config or ''}@{entry.split}@{entry.revision or ''}"
-    place = str(folder) if os.path.isdir(folder) else ""
-    seen = pieces.seen(folder) if place else ()
-    digest = pieces.folder_digest(folder) if place else entry.path
-    name = utf8_name(f"{title or entry.path}/{entry.split}")
-    yield Source(place, name, input=k, digest=f"{digest}@{what}", seen=seen)
-
-
-def _dataset_faults(entry: Input, folders: Sequence[Path]) -> Iterator[str]:
-    folder = resolve(entry.path, folders)
-    if not os.path.isdir(folder) and (entry.path[0] in "./~" or entry.path.count("/") > 1):
-        yield f"{entry.path}: no such folder, nor the name of a dataset on the Hub"
-    try:
-        none = os.path.isdir(folder) and pieces.saved_files(folder, entry.split) is None
-    except ValueError as error:
-        yield str(error)
-        return
-    except OSError as error:
-        yield f"{shown_name(entry.path)} cannot be read ({error.strerror})"
-        return
-    if none and (folder / "dataset_dict.json").is_file():
-        splits = ", ".join(map(shown_name, pieces.saved_splits(folder)))
-        yield f"{entry.path} has no split {entry.split!r}; say with `split` which one is meant of: {splits}"
-
-
-def _saved(entry: Input, folders: Sequence[Path]) -> list[Path]:
-    """The first Arrow file of a saved dataset."""
-    folder = resolve(entry.path, folders)
-    return [path for path, _ in (pieces.saved_files(folder, entry.split) or [])[:1]] if os.path.isdir(folder) else []
-
-
-def _other_splits(entry: Input, folders: Sequence[Path]) -> str | None:
-    """In a sentence, the splits of a saved dataset that the recipe does not name."""
-    folder = resolve(entry.path, folders)
-    others = [split for split in pieces.saved_splits(folder) if split != entry.split] if os.path.isdir(folder) else []
-    if not others or not (folder / "dataset_dict.json").is_file():
-        return None
-    names = ", ".join(map(shown_name, others))
-    return f"{entry.path}: {len(others)} {'split' if len(others) == 1 else 'splits'} passed over: {names}"
-
-
-def _nothing(path: str, found: paths.Files, folders: Sequence[Path]) -> str:
-    name = shown_name(path)
-    if MAGIC.search(path):
-        brackets = "; [ ] stand for one of the characters between them, [[] for [ itself" if "[" in path else ""
-        return f"nothing matches {name}{brackets}"
-    if os.path.isdir(resolve(path, folders)):
-        known = " ".join(paths.FORMATS)
-        passed = paths.passed_over(path, found)
-        return f"{name}: no file of a known format beneath ({known})" + (f"; {passed}" if passed else "")
-    return f"{name}: no such file or folder"
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file, plain or compressed."""
-    return next(iter(Stream(str(path), Limits(1e9, 1 << 40))), b"")
-
-
-def _encoding_fault(path: Path) -> str | None:
-    """What is wrong with the encoding of a text file, where that can be told (the run will say the rest)."""
-    try:
-        encoding = foreign_encoding(_head(path))
-    except (OSError, Broken):
-        return None
-    told = f"{path.name} is {encoding}, not UTF-8; convert it, as with: iconv -f {encoding} -t UTF-8"
-    return told if encoding else None
-
-
-def _header(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
-    """The columns of a CSV or TSV file: its first line that is not blank."""
-    text = io.StringIO(_head(path).removeprefix(b"\xef\xbb\xbf").decode(errors="replace"), newline=None)
-    rows = csv.reader(text, delimiter=delimiter)
-    plain = (line.rstrip("\n").split(delimiter) for line in text)
-    return next((row for row in (rows if quoted else plain) if any(row)), [])

@@ -264,7 +264,7 @@ def _watched(batches: Iterator[pa.RecordBatch], again: Counter[str]) -> Iterator
 def _splits(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[bool, pa.RecordBatch]]:
     """The documents to train on and those held out, each in one piece if there are any, and whether they are held out.
 
-    Copied as they come, so that a partition never is in memory thrice.
+    Copied as they come, so that a partition never is in memory three times.
     """
     parts: dict[bool, list[pa.RecordBatch]] = {False: [], True: []}
     for batch in batches:

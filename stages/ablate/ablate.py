@@ -1,7 +1,7 @@
 """Models that differ in their recipe alone, and the table of what each recipe is worth.
 
 Reads packed runs; writes a folder for each model and gives a table. All get the same model, steps, batch and row
-length, so the same number of tokens, and every byte of the same documents is foretold, whatever the tokenizer. The
+length, so the same number of tokens, and every byte of the same documents is predicted, whatever the tokenizer. The
 intervals are over seeds alone, not over documents or sizes of model.
 """
 
@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
 def measure(model: Model, encoder: Encoder, held: HeldOut, bos: int, longest: int) -> NDArray[np.float64]:
     """Bits that a model needs for each text, all of its bytes: float64[n].
 
-    A text over the model's length is read in windows that overlap by half, each token being foretold once.
+    A text over the model's length is read in windows that overlap by half, each token being predicted once.
     """
     ids, offsets = encoder.encode(held.texts)
     pieces = [windows(ids[low:high].tolist(), bos, longest) for low, high in pairwise(offsets)]
@@ -47,7 +47,7 @@ def measure(model: Model, encoder: Encoder, held: HeldOut, bos: int, longest: in
 
 
 def windows(ids: list[int], bos: int, longest: int) -> list[tuple[list[int], int]]:
-    """(tokens, how many at the end are to be foretold) of windows that together foretell each of `ids` once."""
+    """(tokens, how many at the end are to be predicted) of windows that together predict each of `ids` once."""
     tokens, end = [bos, *ids], min(len(ids) + 1, longest)
     found = [(tokens[:end], end - 1)]
     while end < len(tokens):

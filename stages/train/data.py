@@ -27,7 +27,7 @@ from pipeline.seeds import generator
 from stages.packed_rows import PackedRows, Row
 
 IGNORED = -100
-"""The label of a token that foretells nothing: a segment's last one, and padding."""
+"""The label of a token that predicts nothing: a segment's last one, and padding."""
 WINDOW = 16
 """Row groups whose rows are shuffled together; a group is about 8 MB."""
 AHEAD = 2

@@ -232,7 +232,7 @@ def steps_of(stage: Train, rows: PackedRows) -> int:
 
 
 def dtype_of(stage: Train, device: torch.device) -> torch.dtype:
-    """What to reckon in: bf16 where asked for, or by "auto" where the machine has products of its own for it."""
+    """What to compute in: bf16 where asked for, or by "auto" where the machine has products of its own for it."""
     if stage.precision != "auto":
         return torch.bfloat16 if stage.precision == "bf16" else torch.float32
     if device.type == "cuda":

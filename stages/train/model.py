@@ -175,7 +175,7 @@ class Model(nn.Module):
     ) -> Tensor:
         """ids, positions int64 [N] → hidden states [N, width] of the model's dtype, or with labels their loss.
 
-        labels: int64 [N], negative where nothing is foretold; gives the summed loss with a z-loss of weight z, or
+        labels: int64 [N], negative where nothing is predicted; gives the summed loss with a z-loss of weight z, or
         where z is None the loss of each labelled token [labelled] without a gradient.
         """
         rotary = angles(positions, self.shape.head, self.shape.rope_theta, self.dtype)
@@ -197,7 +197,7 @@ class Model(nn.Module):
 
 
 def angles(positions: Tensor, head: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding: [N, 1, head] each, both halves alike, reckoned in float32."""
+    """Cosines and sines of the rotary embedding: [N, 1, head] each, both halves alike, computed in float32."""
     powers = torch.arange(0, head, 2, dtype=torch.float32, device=positions.device) / head
     turns = positions[:, None].float() * theta**-powers
     both = torch.cat([turns, turns], -1)[:, None, :]
