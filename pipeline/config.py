@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, MappingStartEvent, NodeEvent
 from ruamel.yaml.reader import ReaderError
 
@@ -282,10 +282,15 @@ def _override(source: _Source, overrides: Sequence[str]) -> list[str]:
         if not equals or loc is None:
             errors.append(f"--set {text}: {_no_such_key(source.tree, key) if equals else 'expected KEY=VALUE'}")
             continue
-        node = source.tree
-        for part in loc[:-1]:
-            node = node[part] if isinstance(part, int) else node.setdefault(part, {})
-        node[loc[-1]] = YAML(typ="safe").load(io.StringIO(value))
+        try:
+            node = source.tree
+            for part in loc[:-1]:
+                node = node[part] if isinstance(part, int) else node.setdefault(part, {})
+            node[loc[-1]] = YAML(typ="safe").load(io.StringIO(value))
+        except (YAMLError, RecursionError, ValueError) as error:
+            errors.append(f"--set {text}: the value is not YAML: {str(error).splitlines()[0]}")
+        except (AttributeError, TypeError, LookupError):
+            errors.append(f"--set {text}: nothing there has keys of its own")
         source.overridden.add(loc)
     return errors
 

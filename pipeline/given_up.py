@@ -16,6 +16,7 @@ from pipeline.terminal import printable
 
 REASONS = frozenset(
     {
+        "ambiguous_field",
         "corrupt_stream",
         "decompression_bomb",
         "malformed_header",

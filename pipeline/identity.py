@@ -1,7 +1,7 @@
 """What a stage's answer depends on: one canonical form, its fingerprint, and what changed between two of them.
 
 Reads the settings, a user's own code and the versions of installed libraries; writes nothing. The one trade-off: of a
-user's code only the modules of the stage's class and its bases count, not what they import.
+user's code the modules in one folder count, as far as import statements name them; installed packages do not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.loading import neighbours
 from pipeline.stage import UNICODE, Stage
 
 FORMAT = 2
@@ -90,11 +91,13 @@ def settings_of(stage: Stage) -> dict[str, Any]:
 
 
 def code_of(stage: Stage) -> str | None:
-    """The digest of the modules of a user's own stage and of its bases, so that an edit is seen; None for ours."""
+    """The digest of the modules of a user's own stage, of its bases, and of the modules beside them that they import,
+    so that an edit is seen; None for ours."""
     if _ours(type(stage)):
         return None
-    files = dict.fromkeys(inspect.getfile(kind) for kind in type(stage).__mro__ if not _ours(kind))
-    return hashlib.sha256(b"".join(hashlib.sha256(Path(file).read_bytes()).digest() for file in files)).hexdigest()
+    own = [Path(inspect.getfile(kind)) for kind in type(stage).__mro__ if not _ours(kind)]
+    files = dict.fromkeys(file for one in own for file in neighbours(one))
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def _ours(kind: type) -> bool:

@@ -9,13 +9,14 @@ else is looked for beside the module (`import helpers`), and relative imports (`
 
 from __future__ import annotations
 
+import ast
 import builtins
 import hashlib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec
@@ -53,6 +54,40 @@ def full_name(module: str, folders: Sequence[Path]) -> str:
         if _has(folder, module):
             return f"{_package(folder)}.{module}"
     return module
+
+
+def neighbours(file: Path) -> list[Path]:
+    """A user's module and those of its folder that it imports, directly or by way of others: itself first, the others
+    sorted."""
+    found: set[Path] = set()
+    todo = [file]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += [module for name in _imported(path) for module in _files(file.parent, name)]
+    return [file, *sorted(found - {file})]
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """The names of modules that import statements of a file may mean."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from [node.module] if node.module else [alias.name for alias in node.names]
+
+
+def _files(folder: Path, module: str) -> list[Path]:
+    """The files of a dotted name in a folder, those of the packages it lies in too."""
+    parts = module.split(".")
+    paths = [folder.joinpath(*parts[: k + 1]) for k in range(len(parts))]
+    files = [file for path in paths for file in (path.with_name(f"{path.name}.py"), path / "__init__.py")]
+    return [file for file in files if file.is_file()]
 
 
 def raised_beside(error: BaseException) -> bool:

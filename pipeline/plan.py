@@ -8,6 +8,7 @@ by `verify`, which reads it, and not by a plan, which does not.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,13 +94,18 @@ def plan_rows(recipe: Recipe, out: Path) -> Plan:
 def _removes(recipe: Recipe, out: Path, stages: Sequence[Planned]) -> tuple[str, ...]:
     """Finished stages in the folder that the run would remove, and not make again for the recipe that made them."""
     planned = {p.folder: p for p in stages}
-    foreign = _owner(out) not in (None, str(recipe.path.resolve()))
+    foreign = _owner(out) not in (None, place_of(recipe, out))
     found = []
     for path in sorted(out.glob(f"*/{MANIFEST}")):
         p = planned.get(path.parent.name)
         if p is None or (foreign and p.why is not None and p.repairs is None):
             found.append(path.parent.name)
     return tuple(found)
+
+
+def place_of(recipe: Recipe, out: Path) -> str:
+    """Where the recipe lies, seen from the run's folder: the same when both are moved together."""
+    return os.path.relpath(recipe.path.resolve(), out.resolve())
 
 
 def _owner(out: Path) -> str | None:

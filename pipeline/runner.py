@@ -28,7 +28,7 @@ from pipeline.events import (
 )
 from pipeline.identity import library_version
 from pipeline.locks import LockedError, alone
-from pipeline.plan import Plan, Planned
+from pipeline.plan import Plan, Planned, place_of
 from pipeline.shards import GONE, MANIFEST, RUN, Manifest, discard, read_manifest, sha256_file, write_json
 from pipeline.stage_run import WORK, RunError, StageRun
 
@@ -149,7 +149,7 @@ def _summary(plan: Plan, manifests: Sequence[Manifest]) -> dict[str, Any]:
             **plan.recipe.settings.model_dump(),
             "name": plan.recipe.name,
             "path": str(plan.recipe.path),
-            "file": str(plan.recipe.path.resolve()),
+            "file": place_of(plan.recipe, plan.out),
             "limit": plan.limit,
             "stages": [{"use": p.use.ref, **p.settings} for p in plan.stages],
         },

@@ -187,3 +187,14 @@ def test_a_faulty_header_is_told_and_no_row_stands_in_for_it(
     assert ids(items) == kept
     assert [(i.position, i.reason) for i in items if isinstance(i, Bad)] == [(0, reason)]
     assert lost(items) == (len(data) if whole else 0)
+
+
+def test_columns_of_one_name_are_numbered_and_two_texts_cost_the_file() -> None:
+    def read(header: str) -> list[Record | Bad]:
+        chunks = [f"{header}\n1,first,3\n".encode()]
+        return list(read_delimited(chunks, Fields(), ",", lines, quoted=True))
+
+    assert read("n,text,n") == [Record(9, {"n": "1", "text": "first", "n_1": "3"})]
+    (bad,) = read("text,text,n")
+    assert isinstance(bad, Bad)
+    assert (bad.reason, bad.detail, bad.lost) == ("ambiguous_field", "2 columns 'text' in: text, text, n", 22)

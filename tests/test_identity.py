@@ -166,3 +166,15 @@ def test_libraries_that_decide_an_answer_are_named_by_their_distributions() -> N
         versions = pipeline.identity.libraries_of(stage)
         assert versions
         assert all(versions.values()), versions
+
+
+def test_an_edit_of_a_module_beside_an_own_stage_is_seen(world: Path, cli: Cli) -> None:
+    text = (world / "own_identity.py").read_text()
+    (world / "helpers.py").write_text("MOST = 1000\n")
+    (world / "own_identity.py").write_text(
+        "from helpers import MOST\n" + text.replace("most: int = 1000", "most: int = MOST")
+    )
+    assert cli("run", "r.yaml", "--quiet", "--workers", 1).returncode == 0
+    assert set(reasons(cli)) == {"done"}
+    (world / "helpers.py").write_text("MOST = 1000  # edited\n")
+    assert reasons(cli)[1] == "its code changed"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import RecipeError, load_recipe
+from tests.conftest import Cli
 
 AFTER = "\nstages:\n  - use: clean\n"
 LAUGHS = "\n".join(
@@ -65,3 +66,14 @@ def test_a_recipe_with_thousands_of_inputs_is_no_bomb(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("stages:\n  - use: ingest\n    inputs:\n" + "".join(f"      - {name}\n" for name in names))
     assert len(load_recipe(path).uses) == 1
+
+
+def test_a_value_of_set_that_is_not_yaml_or_has_no_place_is_one_message(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "r.yaml").write_text("stages: [{use: ingest, inputs: [a.txt]}]")
+    for change, told in (("stages.ingest.inputs=[", "not YAML"), ("seed.x.y=3", "keys of its own")):
+        done = cli("check", "r.yaml", "--set", change)
+        assert done.returncode == 2
+        assert f"--set {change}: " in done.stderr
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from stages.readers.records import BOM, HEAD, AnyLines, Bad, Item, Record, Scanner, records
 from stages.readers.rows import Fields
 from stages.readers.streams import Broken
+from stages.readers.values import distinct
 
 Line = tuple[int, bytes]
 QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+')
@@ -39,7 +40,8 @@ def read_delimited(
     """The rows below a header line. quoted: fields may stand in quotation marks, and lines then end as they may;
     else `scan` cuts lines, and quotation marks are part of the text.
 
-    A header that lacks the text or cannot be read costs the file: one `Bad`, whose `lost` is the file's bytes.
+    A header that lacks the text, has it twice or cannot be read costs the file: one `Bad`, whose `lost` is the file's
+    bytes. Other columns of one name are numbered.
     """
     stream = _Counted(chunks)
     items = records(stream, AnyLines() if quoted else scan, fields.max_bytes)
@@ -51,10 +53,14 @@ def read_delimited(
     if isinstance(first, Bad) or wanted not in first.values:
         yield _given_up(first, wanted, stream)
         return
+    if first.values.count(wanted) > 1:
+        yield _given_up(first, wanted, stream)
+        return
     if first.fault:
         yield first.fault._replace(reason="malformed_header")
+    header = distinct(first.values)
     for row in rows:
-        yield row if isinstance(row, Bad) else _record(row, first.values)
+        yield row if isinstance(row, Bad) else _record(row, header)
 
 
 def _given_up(first: Row | Bad, wanted: str, stream: _Counted) -> Bad:
@@ -64,10 +70,10 @@ def _given_up(first: Row | Bad, wanted: str, stream: _Counted) -> Bad:
             pass
     if isinstance(first, Bad):
         return first._replace(reason="malformed_header", lost=stream.size)
-    reason = "malformed_header" if first.fault else "missing_field"
-    return Bad(
-        first.position, reason, f"no column {wanted!r} in: {', '.join(first.values)}"[:500], first.head, stream.size
-    )
+    number, names = first.values.count(wanted), ", ".join(first.values)
+    reason = "malformed_header" if first.fault else "ambiguous_field" if number else "missing_field"
+    detail = f"{number or 'no'} column{'s' if number > 1 else ''} {wanted!r} in: {names}"[:500]
+    return Bad(first.position, reason, detail, first.head, stream.size)
 
 
 def _record(row: Row, header: list[str]) -> Record | Bad:
