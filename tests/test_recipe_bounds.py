@@ -70,7 +70,7 @@ def test_a_recipe_with_thousands_of_inputs_is_no_bomb(tmp_path: Path) -> None:
 
 def test_a_value_of_set_that_is_not_yaml_or_has_no_place_is_one_message(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
-    (tmp_path / "r.yaml").write_text("stages: [{use: ingest, inputs: [a.txt]}]")
+    (tmp_path / "r.yaml").write_text("{seed: 1, stages: [{use: ingest, inputs: [a.txt]}]}")
     for change, told in (("stages.ingest.inputs=[", "not YAML"), ("seed.x.y=3", "keys of its own")):
         done = cli("check", "r.yaml", "--set", change)
         assert done.returncode == 2
