@@ -21,7 +21,10 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_sessionstart() -> None:
-    """Compiles the kernels whose sources changed: numba alone would go on with old code of those that others link."""
+    """Compiles the kernels whose sources changed: numba alone would go on with old code of those that others link.
+    Where tests run in parallel, before their processes start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     compile_ahead((f"stages.kernels.{module.name}" for module in pkgutil.iter_modules(stages.kernels.__path__)), print)
 
 
