@@ -30,13 +30,13 @@ class Digests:
         """Hex sha256 of a file."""
         key, mark = utf8_name(str(path)), _mark(path)
         entry = self.known.get(key)
-        if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == mark and isinstance(entry[2], str)):
+        if not (isinstance(entry, list) and len(entry) == 4 and entry[:3] == mark and isinstance(entry[3], str)):
             entry = [*mark, sha256_file(path)]
             if _mark(path) != mark:  # what was hashed is neither the old file nor the new one
-                return str(entry[2])
+                return str(entry[3])
             self.known[key] = entry
             self.changed = True
-        return str(entry[2])
+        return str(entry[3])
 
     def of_sources(self, sources: Sequence[Source]) -> str | None:
         """One digest of all sources: name, range, size and bytes of each, not where they lie. None for no sources.
@@ -74,7 +74,7 @@ class Digests:
 
 def _mark(path: Path) -> list[int]:
     about = path.stat()
-    return [about.st_size, about.st_mtime_ns]
+    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
 
 
 def _read_cache(path: Path) -> dict[str, Any]:

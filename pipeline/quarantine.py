@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline.faults import one_line
+
 FIRST = 3
 
 
@@ -40,7 +42,7 @@ def faults(folder: Path, files: Sequence[str]) -> Faults:
             reasons = file.read(columns=["reason"], use_threads=False)["reason"].to_pylist()
             if len(found.first) < FIRST and reasons:
                 for row in next(file.iter_batches(FIRST - len(found.first), columns=["source", "detail"])).to_pylist():
-                    found.first.append(f"{row['source']}: {row['detail']}"[:300])
+                    found.first.append(one_line(f"{row['source']}: {row['detail']}"[:300]))
         found.reasons.update(reasons)
         found.count += len(reasons)
     return found

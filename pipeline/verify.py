@@ -131,9 +131,17 @@ def _files(folder: Path, manifest: Manifest) -> tuple[list[str], int]:
             problems.append(f"{path}: not the bytes that were written: remove it, and {AGAIN}")
         elif path.suffix == ".parquet" and count_rows(path) != file.rows:
             problems.append(f"{path}: {count_rows(path)} rows, {file.rows} in the manifest: {_anew(folder.name)}")
-    extra = [path for path in folder.rglob("*.parquet") if path not in named]
+    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink() and path not in named]
+    problems += [f"{path}: is a link; a run's folder holds its own files: remove the link" for path in links]
+    extra = [path for path in folder.rglob("*") if path not in named and path.is_file() and not _log(path, folder)]
     problems += [f"{path}: in no manifest: remove it" for path in sorted(extra)]
     return problems, len(named)
+
+
+def _log(path: Path, folder: Path) -> bool:
+    """Whether a file is none of a stage's answer: its manifest, a log, what a training resumes from, a hidden file."""
+    parts = path.relative_to(folder).parts
+    return path.name == MANIFEST or path.suffix == ".jsonl" or "checkpoints" in parts or parts[0].startswith(".")
 
 
 def _books(out: Path, folder: str, manifest: Manifest, found: Found) -> list[str]:

@@ -129,6 +129,15 @@ def linked_shard(run: Path) -> None:
     (run / SHARD).symlink_to(run.parent / "a")
 
 
+def linked_folder(run: Path) -> None:
+    (run / "02-exact_dedup/drops").rename(run.parent / "drops")
+    (run / "02-exact_dedup/drops").symlink_to(run.parent / "drops")
+
+
+def stray(run: Path) -> None:
+    (run / "04-tokenizer/special_tokens_map.json").write_text("{}")
+
+
 def extra(run: Path) -> None:
     shutil.copy(run / SHARD, run / "03-clean/x.parquet")
 
@@ -218,6 +227,8 @@ KINDS: dict[str, tuple[Change, str, str]] = {
     "run.json gone": (lambda run: (run / "run.json").unlink(), "run.json", "not finished"),
     "run.json cut short": (damaged("run.json", lambda d: d[:30]), "run.json", "damaged"),
     "run.json of other JSON": (damaged("run.json", lambda d: b"[1]"), "run.json", "damaged"),
+    "a folder that is a link": (linked_folder, "02-exact_dedup/drops", "link"),
+    "a stray file beside the tokenizer": (stray, "special_tokens_map.json", "in no manifest"),
     "a stage of another run": (
         stranger, "09-clean", "not in run.json",
     ),
