@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from stages.readers import charset
-from stages.readers.http import HttpError, head_fields, read_answer, read_body
+from stages.readers.http import head_fields, read_answer, read_body
 from stages.readers.media import BOMS, HTML, PLAIN, media_type, sniffed
 from stages.readers.records import HEAD, Bad, Item, Passed, Record
 from stages.readers.streams import Broken
@@ -169,7 +169,7 @@ def read_warc(chunks: Iterable[bytes], limit: int) -> Iterator[Item]:
             continue
         try:
             yield _document(frame, limit)
-        except HttpError as error:
+        except ValueError as error:
             yield Bad(frame.position, "bad_http", str(error), frame.data[:HEAD])
 
 
