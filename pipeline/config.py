@@ -21,9 +21,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, MappingStartEvent, NodeEvent
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.faults import one_line, told
+from pipeline.faults import told
 from pipeline.loading import load, stage_refs
 from pipeline.stage import Problem, Stage
+from pipeline.terminal import one_line
 
 Loc = tuple[str | int, ...]
 MOST_BYTES, MOST_VALUES, MOST_DEEP, MOST_DIGITS = 1 << 20, 50_000, 50, 1000

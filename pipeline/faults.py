@@ -9,7 +9,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from pipeline.terminal import printable
+from pipeline.terminal import one_line
 
 MESSAGE_CHARACTERS = 400
 FRAMES = 4
@@ -63,11 +63,6 @@ def last_frames(error: BaseException) -> str:
     """The last calls outside the engine that led to an exception, one a line with its source; "" for none."""
     frames = _outside(error)[-FRAMES:]
     return "\n".join(one_line(f"  {f.filename}:{f.lineno}, in {f.name}: {f.line or ''}".rstrip(": ")) for f in frames)
-
-
-def one_line(text: str) -> str:
-    """The text in one line, every character that a terminal may act on or not show written as an escape."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _frames(error: BaseException) -> traceback.StackSummary:

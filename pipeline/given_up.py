@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipeline.terminal import printable
+from pipeline.terminal import one_line
 
 REASONS = frozenset(
     {
@@ -57,7 +57,7 @@ def given_up(folder: Path, quarantine: Sequence[str]) -> list[GivenUp]:
 
 def told(files: Sequence[GivenUp]) -> list[str]:
     """A line for each of the first files, fit for a terminal, and how many more there are."""
-    lines = [printable(f"{f.name}: {f.reason} at {f.position}: {f.detail}") for f in files[:SHOWN]]
+    lines = [one_line(f"{f.name}: {f.reason} at {f.position}: {f.detail}") for f in files[:SHOWN]]
     lines += [f"and {len(files) - SHOWN:,} more"] if len(files) > SHOWN else []
     head = [f"faults of whole files ({len(files):,}):"] if files else []
-    return head + ["  " + line.replace("\n", "\\n") for line in lines]
+    return head + [f"  {line}" for line in lines]

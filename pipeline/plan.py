@@ -74,8 +74,12 @@ def make_plan(recipe: Recipe, out: Path, limit: int | None = None, force: str | 
     if force is not None and force not in names:
         raise RecipeError([f"--force {force}: no such stage in this recipe; its stages are {', '.join(names)}"])
     stages: list[Planned] = []
-    for k, use in enumerate(recipe.uses):
-        stages.append(_planned(recipe, out, limit, force, stages, k, use))
+    digests = Digests(out / "inputs.json")
+    try:
+        for k, use in enumerate(recipe.uses):
+            stages.append(_planned(recipe, out, limit, force, stages, k, use, digests))
+    finally:
+        digests.save()
     if recipe.settings.intermediates == "fuse":
         stages = _with_fused(out, stages)
     planned = tuple(_with_shards(out, stages))
@@ -159,14 +163,20 @@ def _with_shards(out: Path, stages: Sequence[Planned]) -> list[Planned]:
 
 
 def _planned(
-    recipe: Recipe, out: Path, limit: int | None, force: str | None, before: list[Planned], k: int, use: Use
+    recipe: Recipe,
+    out: Path,
+    limit: int | None,
+    force: str | None,
+    before: list[Planned],
+    k: int,
+    use: Use,
+    digests: Digests,
 ) -> Planned:
     stage, folder = use.stage, f"{k + 1:02}-{use.name}"
     parent = next((p for p in reversed(before) if p.stage.gives == stage.reads), None)
     sources = stage.sources(recipe.folders) if stage.reads == "sources" else []
     if stage.reads == "sources" and not sources:
         raise RecipeError([f"{recipe.path}: `{use.name}` found nothing to read in its inputs"])
-    digests = Digests(out / "inputs.json")
     paths, prints = _artifacts(recipe, before, stage, digests)
     identity = Identity(
         use=use.ref,
@@ -180,7 +190,6 @@ def _planned(
         sources=digests.of_sources(sources),
         limit=limit if sources else None,
     )
-    digests.save()
     planned = Planned(use, folder, identity, parent.folder if parent else None, paths, None, sources=sources)
     makers = [p for p in before if p is parent or p.folder in paths.values()]
     forced = next((p.folder for p in makers if p.forced), None)

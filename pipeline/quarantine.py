@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.faults import one_line
+from pipeline.terminal import one_line
 
 FIRST = 3
 

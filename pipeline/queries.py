@@ -44,28 +44,35 @@ def manifests(out: Path) -> dict[str, Manifest]:
 
 @dataclass(frozen=True)
 class Found:
-    """A stage's files, as its manifest says or, where it was stopped, as they lie there. files: names below the
-    folder, by stream. fused: it wrote no rows of its own. stopped: it has no manifest."""
+    """A stage's files, as its manifest says or, where it was stopped and has none, as they lie there. files: names
+    below the folder, by stream."""
 
     folder: str
     files: Mapping[str, Sequence[str]]
-    rules: Mapping[str, int]
-    fused: bool = False
-    stopped: bool = False
+    manifest: Manifest | None = None
+
+    @property
+    def fused(self) -> bool:
+        """Whether it wrote no rows of its own."""
+        return self.manifest is not None and self.manifest.fused_bytes is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is not finished."""
+        return self.manifest is None
 
 
 def stages_found(out: Path) -> dict[str, Found]:
     """All stages of a run that have written anything, by folder name. Raises QueryError where a manifest is damaged."""
     done = {
-        name: Found(name, {k: [f.name for f in v] for k, v in m.files.items()}, m.rules, m.fused_bytes is not None)
-        for name, m in manifests(out).items()
+        name: Found(name, {k: [f.name for f in v] for k, v in m.files.items()}, m) for name, m in manifests(out).items()
     }
     for folder in sorted(path for path in out.glob("[0-9]*-*") if path.is_dir() and path.name not in done):
         streams = {"rows": folder.glob("part-*.parquet")}
         streams |= {name: folder.glob(f"{name}/*.parquet") for name in ("drops", "quarantine")}
         files = {name: sorted(p.relative_to(folder).as_posix() for p in paths) for name, paths in streams.items()}
         if any(files.values()):
-            done[folder.name] = Found(folder.name, files, {}, stopped=True)
+            done[folder.name] = Found(folder.name, files)
     return dict(sorted(done.items()))
 
 
@@ -117,9 +124,10 @@ def funnel(out: Path) -> tuple[list[dict[str, Any]], str]:
     """Per stage: rows read, kept, dropped, quarantined, text bytes, tokens of packed rows, wall and CPU seconds; as
     rows and as a table, with what is in quarantine and the files that could not be read to their end. Raises QueryError
     where no stage has written anything."""
-    found, costs, seen = manifests(out), stage_costs(out), stages_found(out)
+    seen, costs = stages_found(out), stage_costs(out)
     if not seen:
         raise QueryError(f"{out}: no stage has written anything here; is it a run's folder?")
+    found = {name: stage.manifest for name, stage in seen.items() if stage.manifest is not None}
     rows: list[dict[str, Any]] = []
     for name, manifest in found.items():
         cost = costs.get(name, {})

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipeline.quarantine import faults
-from pipeline.queries import Found, broken_rule, funnel, highlights, manifests, stages_found, tokens_line
+from pipeline.queries import Found, broken_rule, funnel, highlights, stages_found, tokens_line
 from pipeline.terminal import printable
 
 EXAMPLES = 3
@@ -31,8 +31,7 @@ def report(out: Path) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     rows, _ = funnel(out)
-    found = manifests(out)
-    counters = {name: manifest.counters for name, manifest in found.items()}
+    found = stages_found(out)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -40,7 +39,7 @@ def report(out: Path) -> str:
         name=out.resolve().name,
         funnel=rows,
         widest=max((row["read"] for row in rows), default=0),
-        stages=[_stage(out / name, stage, counters.get(name, {})) for name, stage in stages_found(out).items()],
+        stages=[_stage(out / name, stage) for name, stage in found.items()],
         highlights=highlights(out),
         trainings=[_training(path) for name in found if (path := out / name / "metrics.jsonl").exists()],
         width=WIDTH,
@@ -48,14 +47,15 @@ def report(out: Path) -> str:
     )
 
 
-def _stage(folder: Path, stage: Found, counters: Mapping[str, int]) -> dict[str, Any]:
+def _stage(folder: Path, stage: Found) -> dict[str, Any]:
     """What a stage took away and changed: rules with counts, examples of drops, what is in quarantine, counters."""
     drops = stage.files.get("drops", ())
     bad = faults(folder, stage.files.get("quarantine", ()))
+    rules, counters = (stage.manifest.rules, stage.manifest.counters) if stage.manifest else ({}, {})
     return {
         "name": f"{stage.folder} (stopped)" if stage.stopped else stage.folder,
-        "rules": sorted(stage.rules.items(), key=lambda item: (-item[1], item[0])),
-        "most": max(stage.rules.values(), default=1),
+        "rules": sorted(rules.items(), key=lambda item: (-item[1], item[0])),
+        "most": max(rules.values(), default=1),
         "examples": _examples(folder / drops[0]) if drops else [],
         "reasons": bad.reasons.most_common(),
         "bad": [printable(text) for text in bad.first],

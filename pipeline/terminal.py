@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(text: str) -> str:
+    """The text in one line, every character that a terminal may act on or not show written as an escape."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def as_json(value: Any) -> str:
     """JSON fit for a terminal and for any encoding: bytes in base64, control characters and surrogates escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=1, default=_plain)

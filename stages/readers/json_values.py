@@ -16,7 +16,7 @@ import orjson
 
 from stages.readers.records import BOM, HEAD, SPACE, Bad
 from stages.readers.resync import FIRST_KEY, Layout, layout_of
-from stages.readers.streams import Broken
+from stages.readers.streams import Ahead
 
 DEEPEST = 1 << 16
 """Levels of nesting at which a value counts as broken."""
@@ -58,13 +58,12 @@ class _FaultError(Exception):
         self.at, self.detail, self.reason = at, detail, reason
 
 
-class _Window:
+class _Window(Ahead):
     """A stretch of the stream that moves forward: `data[at:]` lies ahead, `base` is the position of `data[0]`."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self.chunks, self.base, self.data, self.at = iter(chunks), 0, b"", 0
-        self.ended = False
-        self.broken: Broken | None = None
+        super().__init__(chunks)
+        self.base, self.data, self.at = 0, b"", 0
 
     def more(self, most: int) -> int:
         """Reads on: as much again as lies ahead, but at most up to `most`. Gives by how much offsets became smaller."""
@@ -72,18 +71,10 @@ class _Window:
         pieces, ahead = [self.data[gone:]], len(self.data) - self.at
         wanted = max(1, min(ahead, most - ahead))
         while wanted > 0 and not self.ended:
-            pieces.append(self._next())
+            pieces.append(self.next_chunk())
             wanted -= len(pieces[-1])
         self.base, self.at, self.data = self.base + gone, self.at - gone, b"".join(pieces)
         return gone
-
-    def _next(self) -> bytes:
-        try:
-            piece = next(self.chunks, b"")
-        except Broken as broken:
-            self.broken, piece = broken, b""
-        self.ended = not piece
-        return piece
 
     def skip_blanks(self) -> bool:
         """Moves past white space; false at the end of the stream."""

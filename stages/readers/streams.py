@@ -160,6 +160,25 @@ def gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
+class Ahead:
+    """A stream's chunks, one after another, for whoever keeps a stretch of them. ended: there are no more. broken: why,
+    where that is a fault of the stream."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        """Reads nothing yet."""
+        self.chunks, self.ended = iter(chunks), False
+        self.broken: Broken | None = None
+
+    def next_chunk(self) -> bytes:
+        """The next chunk; empty at the end, and where the stream cannot be read further."""
+        try:
+            piece = next(self.chunks, b"")
+        except Broken as broken:
+            self.broken, piece = broken, b""
+        self.ended = not piece
+        return piece
+
+
 def compression(path: str) -> str:
     """The compression that a file's name tells: gzip, zstd, bz2, xz, or "" for none."""
     return SUFFIXES.get(PurePath(path).suffix.lower(), "")

@@ -16,7 +16,7 @@ from stages.readers import charset
 from stages.readers.http import head_fields, read_answer, read_body
 from stages.readers.media import BOMS, HTML, PLAIN, media_type, sniffed
 from stages.readers.records import HEAD, Bad, Item, Passed, Record
-from stages.readers.streams import Broken
+from stages.readers.streams import Ahead
 
 HEADER_LIMIT = 64 << 10
 """Bytes of a WARC header at most."""
@@ -34,13 +34,12 @@ KINDS = ("response", "resource", "conversion")
 """Record types that may be documents."""
 
 
-class _Window:
+class _Window(Ahead):
     """A stretch of the stream that moves forward: `data[at:]` is what lies ahead, `position` where that begins."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self.chunks, self.data, self.at, self.base = iter(chunks), b"", 0, 0
-        self.ended = False
-        self.broken: Broken | None = None
+        super().__init__(chunks)
+        self.data, self.at, self.base = b"", 0, 0
 
     @property
     def position(self) -> int:
@@ -56,18 +55,10 @@ class _Window:
             return self.ahead >= size
         pieces, have = [self.data[self.at :]], self.ahead
         while have < size and not self.ended:
-            pieces.append(self._next())
+            pieces.append(self.next_chunk())
             have += len(pieces[-1])
         self.base, self.at, self.data = self.position, 0, b"".join(pieces)
         return have >= size
-
-    def _next(self) -> bytes:
-        try:
-            piece = next(self.chunks, b"")
-        except Broken as broken:
-            self.broken, piece = broken, b""
-        self.ended = not piece
-        return piece
 
     def head(self, limit: int) -> bytes:
         """What lies ahead up to the first blank line and with it; b"" where `limit` bytes have none."""
